@@ -1,0 +1,132 @@
+//! A page cache for metadata: file-system and container structures are small and lie close together,
+//! and each call into a browser's `FileReaderSync` costs half a millisecond whatever its length.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use super::{ReadAt, check_range};
+use crate::error::{Error, Result};
+use crate::units::{index, len64};
+
+/// Bytes of one page.
+const PAGE: u64 = 128 << 10;
+/// How many pages are kept: 16 MiB.
+const MAX_PAGES: usize = 128;
+
+/// A reader that keeps the pages it has read. A read of several pages' length passes by the cache,
+/// so that payload does not push metadata out.
+pub struct Cached<R> {
+    inner: R,
+    pages: RefCell<Pages>,
+}
+
+#[derive(Default)]
+struct Pages {
+    by_number: HashMap<u64, Page>,
+    clock: u64,
+}
+
+struct Page {
+    bytes: Rc<[u8]>,
+    last_used: u64,
+}
+
+impl<R: ReadAt> Cached<R> {
+    /// A cache over `inner`.
+    pub fn new(inner: R) -> Self {
+        Self { inner, pages: RefCell::default() }
+    }
+
+    fn page(&self, number: u64) -> Result<Rc<[u8]>> {
+        let mut pages = self.pages.borrow_mut();
+        pages.clock = pages.clock.wrapping_add(1);
+        let now = pages.clock;
+        if let Some(page) = pages.by_number.get_mut(&number) {
+            page.last_used = now;
+            return Ok(Rc::clone(&page.bytes));
+        }
+        let start = number.saturating_mul(PAGE);
+        let len = PAGE.min(self.inner.size().saturating_sub(start));
+        let mut bytes = vec![0; index(len, "a cache page")?];
+        self.inner.read_exact_at(start, &mut bytes)?;
+        let bytes: Rc<[u8]> = bytes.into();
+        if pages.by_number.len() >= MAX_PAGES {
+            let oldest = pages.by_number.iter().min_by_key(|(_, page)| page.last_used).map(|(&n, _)| n);
+            if let Some(oldest) = oldest {
+                pages.by_number.remove(&oldest);
+            }
+        }
+        pages.by_number.insert(number, Page { bytes: Rc::clone(&bytes), last_used: now });
+        Ok(bytes)
+    }
+}
+
+impl<R: ReadAt> ReadAt for Cached<R> {
+    fn size(&self) -> u64 {
+        self.inner.size()
+    }
+
+    fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        check_range(self, offset, len64(buf.len()))?;
+        if len64(buf.len()) >= PAGE.saturating_mul(2) {
+            return self.inner.read_exact_at(offset, buf);
+        }
+        let mut at = offset;
+        let mut rest = buf;
+        while !rest.is_empty() {
+            let page = self.page(at / PAGE)?;
+            let tail = page.get(index(at % PAGE, "a page offset")?..).unwrap_or_default();
+            let n = tail.len().min(rest.len());
+            let (Some(from), Some((to, after))) = (tail.get(..n), rest.split_at_mut_checked(n)) else {
+                return Err(Error::internal("a cache page is shorter than its reader"));
+            };
+            if n == 0 {
+                return Err(Error::internal("a cache page is shorter than its reader"));
+            }
+            to.copy_from_slice(from);
+            rest = after;
+            at = at.saturating_add(len64(n));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::tests::{conforms, pattern};
+    use std::cell::Cell;
+
+    #[test]
+    fn cache_conforms() {
+        for len in [0, 100, 300_000, 131_072, 1_000_000] {
+            conforms(&Cached::new(pattern(len)), &pattern(len));
+        }
+    }
+
+    struct Counting(Vec<u8>, Cell<u32>);
+    impl ReadAt for Counting {
+        fn size(&self) -> u64 {
+            self.0.size()
+        }
+        fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+            self.1.set(self.1.get() + 1);
+            self.0.read_exact_at(offset, buf)
+        }
+    }
+
+    #[test]
+    fn a_page_is_read_once_and_memory_is_bounded() {
+        let cached = Cached::new(Counting(vec![1; 40 << 20], Cell::new(0)));
+        let mut buf = [0; 16];
+        for offset in 0..1000 {
+            cached.read_exact_at(offset, &mut buf).unwrap();
+        }
+        assert_eq!(cached.inner.1.get(), 1);
+        for page in 0..300 {
+            cached.read_exact_at(page * PAGE, &mut buf).unwrap();
+        }
+        assert!(cached.pages.borrow().by_number.len() <= MAX_PAGES);
+    }
+}

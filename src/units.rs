@@ -1,0 +1,157 @@
+//! The three address spaces of a disk image and their byte offsets.
+//!
+//! ```text
+//!   file   ── bytes of the container (`disk.vhdx`)           FileOffset
+//!   disk   ── bytes of the virtual disk the guest sees       DiskOffset
+//!   volume ── bytes from the start of one file system        VolumeOffset
+//! ```
+//! They are different types so that an offset of one never serves as an offset of another.
+
+use std::fmt;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Which address space an offset counts in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Space {
+    /// The container file.
+    File,
+    /// The virtual disk.
+    Disk,
+    /// One volume on the virtual disk.
+    Volume,
+}
+
+impl Space {
+    /// The name used in messages and JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Disk => "disk",
+            Self::Volume => "volume",
+        }
+    }
+}
+
+impl fmt::Display for Space {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+macro_rules! offset_type {
+    ($(#[$doc:meta])* $name:ident, $space:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+        pub struct $name(u64);
+
+        impl $name {
+            /// The address space of this offset.
+            pub const SPACE: Space = Space::$space;
+
+            /// The offset of byte `bytes`.
+            #[must_use]
+            pub const fn new(bytes: u64) -> Self {
+                Self(bytes)
+            }
+
+            /// The offset in bytes.
+            #[must_use]
+            pub const fn get(self) -> u64 {
+                self.0
+            }
+
+            /// This offset and `bytes` more.
+            ///
+            /// # Errors
+            /// `limit-exceeded` if the sum does not fit 64 bits.
+            pub fn plus(self, bytes: u64) -> Result<Self> {
+                self.0.checked_add(bytes).map(Self).ok_or_else(|| overflow(Space::$space))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:#x}", self.0)
+            }
+        }
+    };
+}
+
+offset_type!(
+    /// A byte of the container file.
+    FileOffset,
+    File
+);
+offset_type!(
+    /// A byte of the virtual disk.
+    DiskOffset,
+    Disk
+);
+offset_type!(
+    /// A byte of one volume.
+    VolumeOffset,
+    Volume
+);
+
+fn overflow(space: Space) -> Error {
+    Error::new(ErrorKind::LimitExceeded, format!("a {space} offset does not fit 64 bits"))
+}
+
+/// `a + b`, or a clear error instead of an overflow. `what` names the value in the field's words.
+///
+/// # Errors
+/// `limit-exceeded` on overflow.
+pub fn add(a: u64, b: u64, what: &'static str) -> Result<u64> {
+    a.checked_add(b).ok_or_else(|| too_large(what))
+}
+
+/// `a * b`, or a clear error instead of an overflow.
+///
+/// # Errors
+/// `limit-exceeded` on overflow.
+pub fn mul(a: u64, b: u64, what: &'static str) -> Result<u64> {
+    a.checked_mul(b).ok_or_else(|| too_large(what))
+}
+
+/// The next multiple of `unit` at or above `value`.
+///
+/// # Errors
+/// `limit-exceeded` on overflow or where `unit` is 0.
+pub fn round_up(value: u64, unit: u64, what: &'static str) -> Result<u64> {
+    value.checked_next_multiple_of(unit).ok_or_else(|| too_large(what))
+}
+
+/// `value` as an index into memory.
+///
+/// # Errors
+/// `limit-exceeded` if it does not fit (wasm has 32-bit memory).
+pub fn index(value: u64, what: &'static str) -> Result<usize> {
+    usize::try_from(value).map_err(|_| too_large(what))
+}
+
+fn too_large(what: &'static str) -> Error {
+    Error::new(ErrorKind::LimitExceeded, format!("{what} is too large"))
+}
+
+/// A length in memory as a byte count. Memory never exceeds 64 bits, so nothing is lost.
+#[must_use]
+pub fn len64(len: usize) -> u64 {
+    u64::try_from(len).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_that_overflow_are_refused() {
+        assert_eq!(FileOffset::new(3).plus(4).unwrap().get(), 7);
+        assert_eq!(FileOffset::new(u64::MAX).plus(1).unwrap_err().kind(), ErrorKind::LimitExceeded);
+        assert!(add(u64::MAX, 1, "x").is_err());
+        assert!(mul(u64::MAX, 2, "x").is_err());
+        assert!(round_up(u64::MAX, 512, "x").is_err());
+        assert_eq!(round_up(513, 512, "x").unwrap(), 1024);
+    }
+}
