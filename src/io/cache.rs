@@ -38,6 +38,11 @@ impl<R: ReadAt> Cached<R> {
         Self { inner, pages: RefCell::default() }
     }
 
+    /// What is cached.
+    pub const fn inner(&self) -> &R {
+        &self.inner
+    }
+
     fn page(&self, number: u64) -> Result<Rc<[u8]>> {
         let mut pages = self.pages.borrow_mut();
         pages.clock = pages.clock.wrapping_add(1);

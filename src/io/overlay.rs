@@ -131,6 +131,11 @@ impl<R: ReadAt> Overlay<R> {
         range.end > self.base.size() || self.last_overlapping(range).is_some()
     }
 
+    /// What lies under the patches.
+    pub const fn base(&self) -> &R {
+        &self.base
+    }
+
     /// Whether there are no patches at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {

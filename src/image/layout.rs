@@ -1,0 +1,275 @@
+//! How a format lays out a new image: the shapes that its writer and the planner share.
+//!
+//! ```text
+//!   front: headers, tables (bitmap blocks) │ before │ payload │ before │ payload │ … │ tail
+//!          steps of at most a few MiB      └ one kept block ──┘
+//! ```
+//! Kept blocks follow each other in disk order, so every place in the file is arithmetic: a block's
+//! place is its rank among the kept ones. Payload is named, not moved.
+
+use std::ops::Range;
+
+use super::SectorBitmap;
+use crate::error::Result;
+use crate::units::{index, len64};
+
+/// One piece of a new image. A layout is these, one after another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    /// Bytes `range` of the file of image `layer` (0 is the image itself, 1 its parent, …).
+    Source {
+        /// Which file.
+        layer: usize,
+        /// Which of its bytes.
+        range: Range<u64>,
+    },
+    /// This many zeros.
+    Zeros(u64),
+    /// Bytes that were made here: tables, headers, footers, mixed blocks.
+    Bytes(Vec<u8>),
+}
+
+impl Piece {
+    /// How many bytes it stands for.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Source { range, .. } => range.end.saturating_sub(range.start),
+            Self::Zeros(len) => *len,
+            Self::Bytes(bytes) => len64(bytes.len()),
+        }
+    }
+
+    /// Whether it stands for no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// What becomes of a block in the new image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutState {
+    /// Not stored: reads as zero, or as the parent.
+    NotPresent,
+    /// Not stored: reads as zero, whatever the parent holds (VHDX).
+    Zero,
+    /// Stored whole.
+    Present,
+    /// Stored with a sector bitmap that says which sectors are its own.
+    PartiallyPresent,
+}
+
+/// The [`OutState`] of every block, with ranks: two bits a block.
+#[derive(Debug, Clone, Default)]
+pub struct BlockPlan {
+    words: Vec<u64>,
+    /// How many blocks are stored before each stretch of [`STRETCH`] words.
+    ranks: Vec<u64>,
+    len: u64,
+    stored: u64,
+}
+
+const PER_WORD: u64 = 32;
+const STRETCH: u64 = 64;
+
+impl BlockPlan {
+    /// A plan of `len` blocks that stores none.
+    ///
+    /// # Errors
+    /// `limit-exceeded` where `len` does not fit memory.
+    pub fn new(len: u64) -> Result<Self> {
+        let words = index(len.div_ceil(PER_WORD), "a block count")?;
+        Ok(Self { words: vec![0; words], ranks: Vec::new(), len, stored: 0 })
+    }
+
+    /// Sets the state of block `block`; out of range is ignored.
+    pub fn set(&mut self, block: u64, state: OutState) {
+        let bits: u64 = match state {
+            OutState::NotPresent => 0,
+            OutState::Zero => 1,
+            OutState::Present => 2,
+            OutState::PartiallyPresent => 3,
+        };
+        let shift = (block % PER_WORD).saturating_mul(2);
+        if let Some(word) = index(block / PER_WORD, "a block").ok().and_then(|i| self.words.get_mut(i)) {
+            *word = *word & !(3 << shift) | bits << shift;
+        }
+        self.ranks.clear();
+    }
+
+    /// Counts, so that [`BlockPlan::rank`] and [`BlockPlan::stored`] may be asked.
+    pub fn seal(&mut self) {
+        self.ranks.clear();
+        let mut count = 0u64;
+        for (i, &word) in self.words.iter().enumerate() {
+            if len64(i).is_multiple_of(STRETCH) {
+                self.ranks.push(count);
+            }
+            count = count.saturating_add(stored_in(word));
+        }
+        self.stored = count;
+    }
+
+    /// How many blocks there are.
+    #[must_use]
+    pub const fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether there are no blocks.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// How many blocks are stored (of a sealed plan).
+    #[must_use]
+    pub const fn stored(&self) -> u64 {
+        self.stored
+    }
+
+    /// The state of block `block`.
+    #[must_use]
+    pub fn get(&self, block: u64) -> OutState {
+        let word = index(block / PER_WORD, "a block").ok().and_then(|i| self.words.get(i)).copied();
+        match word.unwrap_or_default() >> (block % PER_WORD).saturating_mul(2) & 3 {
+            1 => OutState::Zero,
+            2 => OutState::Present,
+            3 => OutState::PartiallyPresent,
+            _ => OutState::NotPresent,
+        }
+    }
+
+    /// How many stored blocks come before block `block` (of a sealed plan): its place in the file.
+    #[must_use]
+    pub fn rank(&self, block: u64) -> u64 {
+        let word = block / PER_WORD;
+        let stretch = word / STRETCH;
+        let base = index(stretch, "a block").ok().and_then(|i| self.ranks.get(i)).copied();
+        let first = stretch.saturating_mul(STRETCH);
+        let mut rank = base.unwrap_or(self.stored);
+        let words = index(first, "a block").ok().zip(index(word, "a block").ok());
+        for &w in words.and_then(|(a, b)| self.words.get(a..b)).unwrap_or_default() {
+            rank = rank.saturating_add(stored_in(w));
+        }
+        let part = index(word, "a block").ok().and_then(|i| self.words.get(i)).copied().unwrap_or_default();
+        let below = (block % PER_WORD).saturating_mul(2);
+        rank.saturating_add(stored_in(part & !(u64::MAX << below)))
+    }
+
+    /// The first stored block at or after `from`.
+    #[must_use]
+    pub fn next_stored(&self, from: u64) -> Option<u64> {
+        let mut word = from / PER_WORD;
+        let mut mask = u64::MAX << (from % PER_WORD).saturating_mul(2);
+        while let Some(&bits) = self.words.get(index(word, "a block").ok()?) {
+            let stored = bits & STORED & mask;
+            if stored != 0 {
+                let block =
+                    word.saturating_mul(PER_WORD).saturating_add(u64::from(stored.trailing_zeros()) / 2);
+                return (block < self.len).then_some(block);
+            }
+            mask = u64::MAX;
+            word = word.saturating_add(1);
+        }
+        None
+    }
+}
+
+/// The upper bit of each pair: set for both stored states.
+const STORED: u64 = 0xaaaa_aaaa_aaaa_aaaa;
+
+const fn stored_in(word: u64) -> u64 {
+    // At most 32, so nothing is cut.
+    #[allow(clippy::as_conversions)]
+    {
+        (word & STORED).count_ones() as u64
+    }
+}
+
+/// The sector bitmap that a stored block of the *new* image shall have.
+pub trait BitmapSource {
+    /// The bitmap of block `block`; none where every sector is the block's own.
+    ///
+    /// # Errors
+    /// What reading the source gives.
+    fn bitmap(&self, block: u64) -> Result<Option<SectorBitmap>>;
+
+    /// Where the source's file holds just these bytes, for a format that keeps them beside the
+    /// payload: then they are copied with it.
+    fn stored_at(&self, block: u64) -> Option<Range<u64>>;
+}
+
+/// How one format writes an image whose payload is laid out in disk order.
+///
+/// The file is: the pieces of `front(0)`, `front(1)`, … until it gives `None`; then for each stored
+/// block `before_payload` and [`ContainerWriter::block_size`] bytes of payload; then `tail`.
+pub trait ContainerWriter {
+    /// Bytes of payload of every stored block.
+    fn block_size(&self) -> u64;
+
+    /// The exact size of the file for this sealed plan, without making any of it.
+    ///
+    /// # Errors
+    /// `limit-exceeded` where the format cannot address so much.
+    fn file_size(&self, plan: &BlockPlan) -> Result<u64>;
+
+    /// Step `step` of what comes before the first stored block, at most a few MiB; `None` after the
+    /// last step.
+    ///
+    /// # Errors
+    /// What reading the source's bitmaps gives.
+    fn front(&self, plan: &BlockPlan, bitmaps: &dyn BitmapSource, step: u64) -> Result<Option<Vec<Piece>>>;
+
+    /// What stands right before a stored block's payload (padding, a VHD's sector bitmap).
+    ///
+    /// # Errors
+    /// What reading the source's bitmaps gives.
+    fn before_payload(&self, block: u64, bitmaps: &dyn BitmapSource) -> Result<Vec<Piece>>;
+
+    /// What comes after the last payload.
+    ///
+    /// # Errors
+    /// None in practice.
+    fn tail(&self, plan: &BlockPlan) -> Result<Vec<Piece>>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn ranks_count_what_is_stored(states in proptest::collection::vec(0u8..4, 0..9000)) {
+            let of = |s: u8| match s {
+                0 => OutState::NotPresent,
+                1 => OutState::Zero,
+                2 => OutState::Present,
+                _ => OutState::PartiallyPresent,
+            };
+            let mut plan = BlockPlan::new(states.len() as u64).unwrap();
+            for (i, &s) in states.iter().enumerate() {
+                plan.set(i as u64, OutState::Present);
+                plan.set(i as u64, of(s));
+            }
+            plan.seal();
+            let mut rank = 0;
+            for (i, &s) in states.iter().enumerate() {
+                prop_assert_eq!(plan.get(i as u64), of(s));
+                prop_assert_eq!(plan.rank(i as u64), rank);
+                rank += u64::from(s >= 2);
+            }
+            prop_assert_eq!(plan.stored(), rank);
+            let stored: Vec<u64> = (0..states.len() as u64).filter(|&i| states[i as usize] >= 2).collect();
+            let mut walked = Vec::new();
+            let mut from = 0;
+            while let Some(b) = plan.next_stored(from) {
+                walked.push(b);
+                from = b + 1;
+            }
+            prop_assert_eq!(walked, stored);
+        }
+    }
+}

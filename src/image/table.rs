@@ -1,0 +1,233 @@
+//! The block table: for each block of the disk, its state and the place of its payload.
+//!
+//! ```text
+//!   page 0        page 1            page 2
+//!   Uniform(0)    Mixed[1024 × u64] Uniform(0) …      one u64 a block: file offset │ state (3 bits)
+//! ```
+//! Long stretches in one state cost a word a page, so that a 64 TiB disk with little in it is small.
+
+use crate::error::{Error, Result};
+use crate::units::{FileOffset, index};
+
+/// What an image says of one block. Payload offsets are multiples of 512.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlockState {
+    /// Never written: reads as zero, or as the parent.
+    NotPresent,
+    /// Reads as zero, whatever the parent holds (VHDX).
+    Zero,
+    /// Contents are arbitrary (VHDX).
+    Undefined,
+    /// Was unmapped by the guest (VHDX).
+    Unmapped,
+    /// Wholly in the file at this offset.
+    Present(FileOffset),
+    /// In the file at this offset as far as its sector bitmap says; the rest is the parent's.
+    PartiallyPresent(FileOffset),
+}
+
+impl BlockState {
+    /// Where the payload lies, if there is any.
+    #[must_use]
+    pub const fn payload(self) -> Option<FileOffset> {
+        match self {
+            Self::Present(at) | Self::PartiallyPresent(at) => Some(at),
+            _ => None,
+        }
+    }
+
+    const fn pack(self) -> u64 {
+        match self {
+            Self::NotPresent => 0,
+            Self::Zero => 1,
+            Self::Undefined => 2,
+            Self::Unmapped => 3,
+            Self::Present(at) => at.get() & !STATE | 4,
+            Self::PartiallyPresent(at) => at.get() & !STATE | 5,
+        }
+    }
+
+    const fn unpack(word: u64) -> Self {
+        let at = FileOffset::new(word & !STATE);
+        match word & STATE {
+            1 => Self::Zero,
+            2 => Self::Undefined,
+            3 => Self::Unmapped,
+            4 => Self::Present(at),
+            5 => Self::PartiallyPresent(at),
+            _ => Self::NotPresent,
+        }
+    }
+}
+
+const STATE: u64 = 511;
+const PAGE: usize = 1024;
+
+#[derive(Debug, Clone)]
+enum Page {
+    Uniform(u64),
+    Mixed(Box<[u64]>),
+}
+
+/// The states of all blocks, in disk order.
+#[derive(Debug, Clone, Default)]
+pub struct BlockTable {
+    pages: Vec<Page>,
+    tail: Vec<u64>,
+    present: u64,
+    partial: u64,
+}
+
+impl BlockTable {
+    /// An empty table.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds the state of the next block.
+    ///
+    /// # Errors
+    /// `internal` if the payload offset is no multiple of 512.
+    pub fn push(&mut self, state: BlockState) -> Result<()> {
+        if state.payload().is_some_and(|at| at.get() & STATE != 0) {
+            return Err(Error::internal("a payload offset is no multiple of 512"));
+        }
+        match state {
+            BlockState::Present(_) => self.present = self.present.saturating_add(1),
+            BlockState::PartiallyPresent(_) => self.partial = self.partial.saturating_add(1),
+            _ => {}
+        }
+        self.tail.push(state.pack());
+        if self.tail.len() == PAGE {
+            let first = self.tail.first().copied().unwrap_or_default();
+            let page = if self.tail.iter().all(|&word| word == first) {
+                Page::Uniform(first)
+            } else {
+                Page::Mixed(self.tail.as_slice().into())
+            };
+            self.pages.push(page);
+            self.tail.clear();
+        }
+        Ok(())
+    }
+
+    /// How many blocks there are.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        let full = crate::units::len64(self.pages.len()).saturating_mul(crate::units::len64(PAGE));
+        full.saturating_add(crate::units::len64(self.tail.len()))
+    }
+
+    /// Whether there are no blocks.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many blocks are wholly present.
+    #[must_use]
+    pub const fn present(&self) -> u64 {
+        self.present
+    }
+
+    /// How many blocks are partially present.
+    #[must_use]
+    pub const fn partially_present(&self) -> u64 {
+        self.partial
+    }
+
+    /// The state of a block; a block past the end is not present.
+    #[must_use]
+    pub fn get(&self, block: u64) -> BlockState {
+        let word = index(block, "a block number").ok().and_then(|block| {
+            let (page, slot) = (block / PAGE, block % PAGE);
+            match self.pages.get(page) {
+                Some(Page::Uniform(word)) => Some(*word),
+                Some(Page::Mixed(words)) => words.get(slot).copied(),
+                None if page == self.pages.len() => self.tail.get(slot).copied(),
+                None => None,
+            }
+        });
+        BlockState::unpack(word.unwrap_or_default())
+    }
+
+    /// The first block at or after `from` that is in another state than [`BlockState::NotPresent`],
+    /// found in big steps over what was never written.
+    #[must_use]
+    pub fn next_known(&self, from: u64) -> Option<u64> {
+        let page_len = crate::units::len64(PAGE);
+        let mut block = from;
+        while block < self.len() {
+            let page = index(block / page_len, "a block number").ok()?;
+            if matches!(self.pages.get(page), Some(Page::Uniform(0))) {
+                block = (block / page_len).saturating_add(1).saturating_mul(page_len);
+                continue;
+            }
+            if self.get(block) != BlockState::NotPresent {
+                return Some(block);
+            }
+            block = block.saturating_add(1);
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_sparse_table_is_small() {
+        let mut table = BlockTable::new();
+        for block in 0..100_000u64 {
+            let state = if block == 70_001 {
+                BlockState::Present(FileOffset::new(512 * 9))
+            } else {
+                BlockState::NotPresent
+            };
+            table.push(state).unwrap();
+        }
+        assert_eq!(table.pages.iter().filter(|p| matches!(p, Page::Mixed(_))).count(), 1);
+        assert_eq!(table.len(), 100_000);
+        assert_eq!(table.next_known(0), Some(70_001));
+        assert_eq!(table.next_known(70_002), None);
+        assert_eq!(table.get(70_001), BlockState::Present(FileOffset::new(4608)));
+        assert_eq!(table.get(u64::MAX), BlockState::NotPresent);
+        assert!(table.push(BlockState::Present(FileOffset::new(100))).is_err());
+    }
+
+    fn state() -> impl Strategy<Value = BlockState> {
+        let at = (0u64..1 << 50).prop_map(|s| FileOffset::new(s * 512));
+        prop_oneof![
+            4 => Just(BlockState::NotPresent),
+            1 => Just(BlockState::Zero),
+            1 => Just(BlockState::Undefined),
+            1 => Just(BlockState::Unmapped),
+            2 => at.clone().prop_map(BlockState::Present),
+            1 => at.prop_map(BlockState::PartiallyPresent),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn holds_what_was_pushed(states in proptest::collection::vec(state(), 0..3000)) {
+            let mut table = BlockTable::new();
+            for &s in &states {
+                table.push(s).unwrap();
+            }
+            for (i, &s) in states.iter().enumerate() {
+                prop_assert_eq!(table.get(i as u64), s);
+            }
+            let known: Vec<_> = (0..states.len()).filter(|&i| states[i] != BlockState::NotPresent).collect();
+            let mut walked = Vec::new();
+            let mut at = 0;
+            while let Some(b) = table.next_known(at) {
+                walked.push(b as usize);
+                at = b + 1;
+            }
+            prop_assert_eq!(walked, known);
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! The on-disk structures of a VHD, field by field as the specification lists them.
+
+use zerocopy::{BigEndian as BE, FromBytes, Immutable, IntoBytes, KnownLayout, U16, U32, U64, Unaligned};
+
+/// First eight bytes of a footer.
+pub const FOOTER_COOKIE: [u8; 8] = *b"conectix";
+/// First eight bytes of a dynamic disk header.
+pub const HEADER_COOKIE: [u8; 8] = *b"cxsparse";
+/// "Version 1.0", of the file format and of the dynamic disk header.
+pub const VERSION: u32 = 0x0001_0000;
+/// An offset that points nowhere.
+pub const NO_OFFSET: u64 = u64::MAX;
+/// A BAT entry of a block that is not present.
+pub const NOT_PRESENT: u32 = u32::MAX;
+/// Bytes of a footer; before Virtual PC 2004 the last one was missing.
+pub const FOOTER_LEN: u64 = 512;
+/// Bytes of a dynamic disk header.
+pub const HEADER_LEN: u64 = 1024;
+
+/// Disk type: fixed.
+pub const TYPE_FIXED: u32 = 2;
+/// Disk type: dynamic.
+pub const TYPE_DYNAMIC: u32 = 3;
+/// Disk type: differencing.
+pub const TYPE_DIFFERENCING: u32 = 4;
+
+/// The hard disk footer, at the end of the file and (dynamic, differencing) copied to its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Footer {
+    /// "conectix".
+    pub cookie: [u8; 8],
+    /// Bit 0 temporary, bit 1 reserved and always set.
+    pub features: U32<BE>,
+    /// File format version.
+    pub version: U32<BE>,
+    /// Where the dynamic disk header is; all ones for a fixed disk.
+    pub data_offset: U64<BE>,
+    /// Seconds since 2000-01-01 00:00 UTC.
+    pub time_stamp: U32<BE>,
+    /// Who made it: "win ", "vpc ", "vbox", "qemu", "tap\0", …
+    pub creator_application: [u8; 4],
+    /// Version of the creator.
+    pub creator_version: U32<BE>,
+    /// "Wi2k", "Mac ".
+    pub creator_host_os: [u8; 4],
+    /// Size of the disk at creation, in bytes.
+    pub original_size: U64<BE>,
+    /// Size of the disk, in bytes.
+    pub current_size: U64<BE>,
+    /// Disk geometry: cylinders.
+    pub cylinders: U16<BE>,
+    /// Disk geometry: heads.
+    pub heads: u8,
+    /// Disk geometry: sectors per track.
+    pub sectors_per_track: u8,
+    /// Disk type.
+    pub disk_type: U32<BE>,
+    /// One's complement of the byte sum, this field taken as zero.
+    pub checksum: U32<BE>,
+    /// Identifies the disk; a child names it.
+    pub unique_id: [u8; 16],
+    /// 1 while the machine is in saved state.
+    pub saved_state: u8,
+    /// Reserved; XenServer keeps its "hidden" flag in the first byte.
+    pub reserved: [u8; 427],
+}
+
+/// The dynamic disk header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct DynamicHeader {
+    /// "cxsparse".
+    pub cookie: [u8; 8],
+    /// All ones.
+    pub data_offset: U64<BE>,
+    /// Where the BAT is.
+    pub table_offset: U64<BE>,
+    /// Header version.
+    pub header_version: U32<BE>,
+    /// Entries of the BAT; at least the disk's blocks.
+    pub max_table_entries: U32<BE>,
+    /// Bytes of payload in a block.
+    pub block_size: U32<BE>,
+    /// As the footer's.
+    pub checksum: U32<BE>,
+    /// The parent's unique id.
+    pub parent_unique_id: [u8; 16],
+    /// The parent file's modification time.
+    pub parent_time_stamp: U32<BE>,
+    /// Reserved.
+    pub reserved: U32<BE>,
+    /// The parent's file name, UTF-16 big-endian.
+    pub parent_unicode_name: [u8; 512],
+    /// Where the parent may be found.
+    pub parent_locators: [ParentLocator; 8],
+    /// Reserved; XenServer's tap writers leave it zero.
+    pub reserved2: [u8; 256],
+}
+
+/// One parent locator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct ParentLocator {
+    /// "W2ru", "W2ku", "MacX", … ; zero for none.
+    pub platform_code: [u8; 4],
+    /// Space reserved for the data: sectors by the specification, bytes by Windows.
+    pub data_space: U32<BE>,
+    /// Bytes of the data.
+    pub data_length: U32<BE>,
+    /// Reserved.
+    pub reserved: U32<BE>,
+    /// Absolute file offset of the data.
+    pub data_offset: U64<BE>,
+}
+
+/// One's complement of the byte sum.
+fn ones_complement_sum(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(0u32, |sum, &byte| sum.wrapping_add(u32::from(byte)))
+}
+
+impl Footer {
+    /// The checksum that this footer should carry.
+    #[must_use]
+    pub fn computed_checksum(&self) -> u32 {
+        ones_complement_sum(Self { checksum: U32::ZERO, ..*self }.as_bytes())
+    }
+
+    /// The footer with its checksum set right.
+    #[must_use]
+    pub fn sealed(mut self) -> Self {
+        self.checksum = self.computed_checksum().into();
+        self
+    }
+}
+
+impl DynamicHeader {
+    /// The checksum that this header should carry.
+    #[must_use]
+    pub fn computed_checksum(&self) -> u32 {
+        ones_complement_sum(Self { checksum: U32::ZERO, ..*self }.as_bytes())
+    }
+
+    /// The header with its checksum set right.
+    #[must_use]
+    pub fn sealed(mut self) -> Self {
+        self.checksum = self.computed_checksum().into();
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn structures_have_their_sizes() {
+        assert_eq!(size_of::<Footer>() as u64, FOOTER_LEN);
+        assert_eq!(size_of::<DynamicHeader>() as u64, HEADER_LEN);
+        assert_eq!(size_of::<ParentLocator>(), 24);
+    }
+
+    #[test]
+    fn the_checksum_leaves_itself_out() {
+        let footer = Footer::new_zeroed().sealed();
+        assert_eq!(footer.checksum.get(), u32::MAX);
+        assert_eq!(footer.sealed(), footer);
+    }
+}

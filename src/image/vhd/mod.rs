@@ -1,0 +1,21 @@
+//! VHD: Virtual Hard Disk Image Format, version 1.0 (Microsoft, 2006). Big-endian.
+//!
+//! ```text
+//!   fixed          payload … │ footer
+//!   dynamic        footer copy │ dynamic header │ BAT │ [bitmap │ payload]… │ footer
+//!   differencing   the same, with parent locators between
+//! ```
+//! What the specification leaves open, implementations settled differently; each such place says so.
+
+mod format;
+mod geometry;
+mod open;
+mod writer;
+
+pub use format::{Footer, ParentLocator};
+pub use open::{Metadata, open, recognise};
+pub use writer::Writer;
+
+/// The largest disk: 2040 GiB (specification, "Block Allocation Table and Data Blocks": what 32-bit
+/// sector numbers address, with room for the bitmaps; the same limit as Windows and QEMU have).
+pub const MAX_DISK_SIZE: u64 = 2040 << 30;
