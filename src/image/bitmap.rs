@@ -60,7 +60,7 @@ impl SectorBitmap {
         let size = self.sector_size.max(1);
         let mut at = range.start;
         while at < range.end {
-            let sector = at / size;
+            let sector = at.checked_div(size).unwrap_or_default();
             let end = sector.saturating_add(1).saturating_mul(size).min(range.end);
             let set = self.is_set(sector);
             match runs.last_mut() {
@@ -100,7 +100,7 @@ pub(super) fn load(image: &Image, block: u64) -> Result<Option<SectorBitmap>> {
             let chunk = block.checked_div(*blocks).unwrap_or_default();
             let place = index(chunk, "a chunk")?;
             let start = at.get(place).copied().flatten().ok_or_else(|| no_bitmap(image.format, block))?;
-            let len = image.geometry.block_size / sector_size.max(1) / 8;
+            let len = image.geometry.block_size.checked_div(sector_size).unwrap_or_default() / 8;
             let in_chunk = block.checked_rem(*blocks).unwrap_or_default();
             let from: FileOffset = start.plus(mul(in_chunk, len, "a sector bitmap")?)?;
             add(from.get(), len, "a sector bitmap")?;

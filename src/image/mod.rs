@@ -125,9 +125,9 @@ pub enum Bitmaps {
 #[derive(Debug, Clone)]
 pub enum Metadata {
     /// Of a VHD.
-    Vhd(vhd::Metadata),
+    Vhd(Box<vhd::Metadata>),
     /// Of a VHDX.
-    Vhdx(vhdx::Metadata),
+    Vhdx(Box<vhdx::Metadata>),
 }
 
 /// The bytes of a container file, as they are after its log is replayed (in memory).

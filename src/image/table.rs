@@ -156,12 +156,12 @@ impl BlockTable {
     /// found in big steps over what was never written.
     #[must_use]
     pub fn next_known(&self, from: u64) -> Option<u64> {
-        let page_len = crate::units::len64(PAGE);
+        const PAGE_LEN: u64 = 1024;
         let mut block = from;
         while block < self.len() {
-            let page = index(block / page_len, "a block number").ok()?;
+            let page = index(block / PAGE_LEN, "a block number").ok()?;
             if matches!(self.pages.get(page), Some(Page::Uniform(0))) {
-                block = (block / page_len).saturating_add(1).saturating_mul(page_len);
+                block = (block / PAGE_LEN).saturating_add(1).saturating_mul(PAGE_LEN);
                 continue;
             }
             if self.get(block) != BlockState::NotPresent {

@@ -152,6 +152,7 @@ impl DynamicHeader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use zerocopy::FromZeros;
 
     #[test]
     fn structures_have_their_sizes() {

@@ -110,7 +110,11 @@ pub fn open(file: Rc<dyn ReadAt>) -> Result<Image> {
         identity: Uuid::from_bytes(footer.unique_id),
         creator: creator_name(&footer),
         parent: parts.parent,
-        metadata: AnyMetadata::Vhd(Metadata { footer, header: parts.header, locators: parts.locators }),
+        metadata: AnyMetadata::Vhd(Box::new(Metadata {
+            footer,
+            header: parts.header,
+            locators: parts.locators,
+        })),
         warnings,
     })
 }
@@ -441,7 +445,12 @@ impl Bat<'_> {
                     blocks.push(BlockState::NotPresent)?;
                 } else {
                     blocks.push(self.check_entry(entry, sector, addressable)?)?;
-                    if len64(present.len()) > self.end.payload_end / self.stride().saturating_mul(512).max(1)
+                    if len64(present.len())
+                        > self
+                            .end
+                            .payload_end
+                            .checked_div(self.stride().saturating_mul(512))
+                            .unwrap_or_default()
                     {
                         let message = "more blocks are present than the file has room for: some overlap";
                         return Err(Error::corrupt(self.site(entry), message));
