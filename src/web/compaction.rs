@@ -121,7 +121,8 @@ impl Compaction {
         let pieces = layout
             .next_pieces(&self.analysis.disk, &self.plan, MAX_PIECES, MAX_MADE)
             .map_err(|error| to_js(&error))?;
-        pieces.iter().map(piece_to_js).collect()
+        let files = &self.analysis.files;
+        pieces.iter().map(|piece| piece_to_js(piece, files)).collect()
     }
 
     /// Payload bytes that the scan has read.
@@ -186,20 +187,21 @@ fn out_of_order() -> Error {
 
 #[wasm_bindgen(typescript_custom_section)]
 const TYPES: &str = r#"
-/** One piece of a new image: bytes of a source file (0 is the image, 1 its parent, …), zeros, or bytes. */
+/** One piece of a new image: bytes of a file (0 is the image, 1 the first parent as given, …), zeros, or bytes. */
 export type Piece =
-  | { kind: "source"; layer: number; start: number; end: number }
+  | { kind: "source"; file: number; start: number; end: number }
   | { kind: "zeros"; length: number }
   | { kind: "bytes"; bytes: Uint8Array };
 "#;
 
-fn piece_to_js(piece: &Piece) -> Result<JsValue, JsValue> {
+fn piece_to_js(piece: &Piece, files: &[usize]) -> Result<JsValue, JsValue> {
     let object = Object::new();
     let set = |key: &str, value: JsValue| Reflect::set(&object, &key.into(), &value);
     match piece {
         Piece::Source { layer, range } => {
             set("kind", "source".into())?;
-            set("layer", number(crate::units::len64(*layer)).into())?;
+            let file = files.get(*layer).ok_or_else(|| to_js(&Error::internal("a layer went missing")))?;
+            set("file", number(crate::units::len64(*file)).into())?;
             set("start", number(range.start).into())?;
             set("end", number(range.end).into())?;
         }
