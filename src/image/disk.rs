@@ -10,6 +10,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ops::Range;
+use std::rc::Rc;
 
 use super::{Bitmaps, BlockState, DiskType, Image};
 use crate::error::{Error, ErrorKind, Result};
@@ -57,7 +58,7 @@ impl Segment {
 
 /// A virtual disk: `layers[0]` over `layers[1]` over …
 pub struct Disk {
-    layers: Vec<Image>,
+    layers: Vec<Rc<Image>>,
     /// Whether a metadata read met a sector whose VHD bitmap and payload disagree.
     ambiguous: Cell<bool>,
     /// For blocks of a dynamic VHD that were read: whether all their bits are set.
@@ -70,7 +71,7 @@ impl Disk {
     ///
     /// # Errors
     /// `invalid-argument` without any image, or with a parent under an image that has none.
-    pub fn new(layers: Vec<Image>) -> Result<Self> {
+    pub fn new(layers: Vec<Rc<Image>>) -> Result<Self> {
         let with_parent = layers.iter().take(layers.len().saturating_sub(1));
         if layers.is_empty() || with_parent.clone().any(|image| image.parent.is_none()) {
             return Err(Error::new(
@@ -86,12 +87,12 @@ impl Disk {
     /// # Errors
     /// None in practice: there is always one.
     pub fn top(&self) -> Result<&Image> {
-        self.layers.first().ok_or_else(|| Error::internal("a disk without images"))
+        self.layers.first().map(Rc::as_ref).ok_or_else(|| Error::internal("a disk without images"))
     }
 
     /// The images, the child first.
     #[must_use]
-    pub fn layers(&self) -> &[Image] {
+    pub fn layers(&self) -> &[Rc<Image>] {
         &self.layers
     }
 

@@ -60,17 +60,15 @@ pub enum OutState {
     PartiallyPresent,
 }
 
-/// The [`OutState`] of every block, with ranks: two bits a block.
+/// The [`OutState`] of every block, with ranks.
 #[derive(Debug, Clone, Default)]
 pub struct BlockPlan {
-    words: Vec<u64>,
+    states: Pairs,
     /// How many blocks are stored before each stretch of [`STRETCH`] words.
     ranks: Vec<u64>,
-    len: u64,
     stored: u64,
 }
 
-const PER_WORD: u64 = 32;
 const STRETCH: u64 = 64;
 
 impl BlockPlan {
@@ -79,22 +77,20 @@ impl BlockPlan {
     /// # Errors
     /// `limit-exceeded` where `len` does not fit memory.
     pub fn new(len: u64) -> Result<Self> {
-        let words = index(len.div_ceil(PER_WORD), "a block count")?;
-        Ok(Self { words: vec![0; words], ranks: Vec::new(), len, stored: 0 })
+        Ok(Self { states: Pairs::new(len)?, ranks: Vec::new(), stored: 0 })
     }
 
     /// Sets the state of block `block`; out of range is ignored.
     pub fn set(&mut self, block: u64, state: OutState) {
-        let bits: u64 = match state {
-            OutState::NotPresent => 0,
-            OutState::Zero => 1,
-            OutState::Present => 2,
-            OutState::PartiallyPresent => 3,
-        };
-        let shift = (block % PER_WORD).saturating_mul(2);
-        if let Some(word) = index(block / PER_WORD, "a block").ok().and_then(|i| self.words.get_mut(i)) {
-            *word = *word & !(3 << shift) | bits << shift;
-        }
+        self.states.set(
+            block,
+            match state {
+                OutState::NotPresent => 0,
+                OutState::Zero => 1,
+                OutState::Present => 2,
+                OutState::PartiallyPresent => 3,
+            },
+        );
         self.ranks.clear();
     }
 
@@ -102,7 +98,7 @@ impl BlockPlan {
     pub fn seal(&mut self) {
         self.ranks.clear();
         let mut count = 0u64;
-        for (i, &word) in self.words.iter().enumerate() {
+        for (i, &word) in self.states.words.iter().enumerate() {
             if len64(i).is_multiple_of(STRETCH) {
                 self.ranks.push(count);
             }
@@ -114,13 +110,13 @@ impl BlockPlan {
     /// How many blocks there are.
     #[must_use]
     pub const fn len(&self) -> u64 {
-        self.len
+        self.states.len
     }
 
     /// Whether there are no blocks.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.len == 0
+        self.states.len == 0
     }
 
     /// How many blocks are stored (of a sealed plan).
@@ -132,8 +128,7 @@ impl BlockPlan {
     /// The state of block `block`.
     #[must_use]
     pub fn get(&self, block: u64) -> OutState {
-        let word = index(block / PER_WORD, "a block").ok().and_then(|i| self.words.get(i)).copied();
-        match word.unwrap_or_default() >> (block % PER_WORD).saturating_mul(2) & 3 {
+        match self.states.get(block) {
             1 => OutState::Zero,
             2 => OutState::Present,
             3 => OutState::PartiallyPresent,
@@ -150,12 +145,11 @@ impl BlockPlan {
         let first = stretch.saturating_mul(STRETCH);
         let mut rank = base.unwrap_or(self.stored);
         let words = index(first, "a block").ok().zip(index(word, "a block").ok());
-        for &w in words.and_then(|(a, b)| self.words.get(a..b)).unwrap_or_default() {
+        for &w in words.and_then(|(a, b)| self.states.words.get(a..b)).unwrap_or_default() {
             rank = rank.saturating_add(stored_in(w));
         }
-        let part = index(word, "a block").ok().and_then(|i| self.words.get(i)).copied().unwrap_or_default();
         let below = (block % PER_WORD).saturating_mul(2);
-        rank.saturating_add(stored_in(part & !(u64::MAX << below)))
+        rank.saturating_add(stored_in(self.states.word(word) & !(u64::MAX << below)))
     }
 
     /// The first stored block at or after `from`.
@@ -163,17 +157,83 @@ impl BlockPlan {
     pub fn next_stored(&self, from: u64) -> Option<u64> {
         let mut word = from / PER_WORD;
         let mut mask = u64::MAX << (from % PER_WORD).saturating_mul(2);
-        while let Some(&bits) = self.words.get(index(word, "a block").ok()?) {
+        while let Some(&bits) = self.states.words.get(index(word, "a block").ok()?) {
             let stored = bits & STORED & mask;
             if stored != 0 {
                 let block =
                     word.saturating_mul(PER_WORD).saturating_add(u64::from(stored.trailing_zeros()) / 2);
-                return (block < self.len).then_some(block);
+                return (block < self.len()).then_some(block);
             }
             mask = u64::MAX;
             word = word.saturating_add(1);
         }
         None
+    }
+}
+
+/// A list of numbers from 0 to 3, two bits each: what is said of each of millions of blocks.
+#[derive(Debug, Clone, Default)]
+pub struct Pairs {
+    words: Vec<u64>,
+    len: u64,
+}
+
+const PER_WORD: u64 = 32;
+
+impl Pairs {
+    /// `len` zeros.
+    ///
+    /// # Errors
+    /// `limit-exceeded` where `len` does not fit memory.
+    pub fn new(len: u64) -> Result<Self> {
+        Ok(Self { words: vec![0; index(len.div_ceil(PER_WORD), "a block count")?], len })
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub const fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The number at `at`; 0 out of range.
+    #[must_use]
+    pub fn get(&self, at: u64) -> u64 {
+        self.word(at / PER_WORD) >> (at % PER_WORD).saturating_mul(2) & 3
+    }
+
+    /// Sets the number at `at` to the low two bits of `value`; out of range is ignored.
+    pub fn set(&mut self, at: u64, value: u64) {
+        let shift = (at % PER_WORD).saturating_mul(2);
+        if let Some(word) = index(at / PER_WORD, "a block").ok().and_then(|i| self.words.get_mut(i)) {
+            *word = *word & !(3 << shift) | (value & 3) << shift;
+        }
+    }
+
+    /// The first place at or after `from` whose number is not 0.
+    #[must_use]
+    pub fn next_nonzero(&self, from: u64) -> Option<u64> {
+        let mut word = from / PER_WORD;
+        let mut mask = u64::MAX << (from % PER_WORD).saturating_mul(2);
+        while let Some(&bits) = self.words.get(index(word, "a block").ok()?) {
+            let rest = bits & mask;
+            if rest != 0 {
+                let at = word.saturating_mul(PER_WORD).saturating_add(u64::from(rest.trailing_zeros()) / 2);
+                return (at < self.len).then_some(at);
+            }
+            mask = u64::MAX;
+            word = word.saturating_add(1);
+        }
+        None
+    }
+
+    fn word(&self, word: u64) -> u64 {
+        index(word, "a block").ok().and_then(|i| self.words.get(i)).copied().unwrap_or_default()
     }
 }
 

@@ -11,6 +11,7 @@
 //! Nothing here knows of file systems, and nothing is ever written to a source.
 
 mod bitmap;
+mod chain;
 mod disk;
 mod layout;
 mod table;
@@ -22,8 +23,9 @@ use std::rc::Rc;
 use uuid::Uuid;
 
 pub use bitmap::{BitOrder, SectorBitmap};
+pub use chain::{Candidate, assemble};
 pub use disk::{Disk, Origin, Segment};
-pub use layout::{BitmapSource, BlockPlan, ContainerWriter, OutState, Piece};
+pub use layout::{BitmapSource, BlockPlan, ContainerWriter, OutState, Pairs, Piece};
 pub use table::{BlockState, BlockTable};
 
 use crate::error::{Error, ErrorKind, Result, Warning};

@@ -51,6 +51,9 @@ pub struct Volume {
     pub kind: String,
     /// The GPT partition name, if there is one.
     pub name: Option<String>,
+    /// Set where what is inside must not be taken for a file system of its own (a member of a
+    /// Windows dynamic disk, of Storage Spaces, of a RAID): the reason, as a sentence.
+    pub opaque: Option<String>,
 }
 
 /// The volumes of a disk.
@@ -78,6 +81,7 @@ pub fn enumerate(disk: &dyn ReadAt, sector_size: u32) -> Result<VolumeTable> {
             range: 0..disk.size(),
             kind: "whole disk".into(),
             name: None,
+            opaque: None,
         }],
         ..VolumeTable::default()
     })

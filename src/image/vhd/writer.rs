@@ -13,13 +13,13 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::MAX_DISK_SIZE;
 use super::format::{
     DynamicHeader, FOOTER_COOKIE, FOOTER_LEN, Footer, HEADER_COOKIE, HEADER_LEN, NO_OFFSET, NOT_PRESENT,
-    TYPE_DIFFERENCING, TYPE_DYNAMIC, VERSION,
+    TYPE_DYNAMIC, VERSION,
 };
 use super::geometry::geometry_for;
 use super::open::Metadata;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::bitmap::{full_vhd_bitmap, vhd_bitmap_len};
-use crate::image::{BitmapSource, BlockPlan, ContainerWriter, OutState, Piece};
+use crate::image::{BitmapSource, BlockPlan, ContainerWriter, DiskType, OutState, Piece};
 use crate::units::{add, index, len64, mul, round_up};
 
 /// BAT entries in one step: 1 MiB.
@@ -45,19 +45,26 @@ pub struct Writer {
 
 impl Writer {
     /// A writer that keeps the identity of `source`: unique id, time stamp, creator, geometry, both
-    /// sizes, parent. `source` may be fixed: the result is dynamic.
+    /// sizes and, for a differencing result, the parent. Any other `disk_type` makes a dynamic disk.
     ///
     /// # Errors
     /// `invalid-argument` for a block size that is no power of two from 512 B to 1 GiB.
-    pub fn like(source: &Metadata, addressable_size: u64, block_size: u64) -> Result<Self> {
+    pub fn like(
+        source: &Metadata,
+        addressable_size: u64,
+        block_size: u64,
+        disk_type: DiskType,
+    ) -> Result<Self> {
         let mut footer = source.footer;
-        let mut header = source.header.unwrap_or_else(new_header);
-        if footer.disk_type.get() != TYPE_DIFFERENCING {
-            footer.disk_type = TYPE_DYNAMIC.into();
-            header = DynamicHeader { parent_locators: new_header().parent_locators, ..header };
+        let size = addressable_size.max(footer.current_size.get());
+        if disk_type == DiskType::Differencing {
+            let header =
+                source.header.ok_or_else(|| Error::internal("a differencing disk without header"))?;
+            return Self::lay_out(footer, header, source.locators.clone(), size, block_size);
         }
-        let current = footer.current_size.get();
-        Self::lay_out(footer, header, source.locators.clone(), addressable_size.max(current), block_size)
+        footer.disk_type = TYPE_DYNAMIC.into();
+        let reserved2 = source.header.map_or([0; 256], |header| header.reserved2);
+        Self::lay_out(footer, DynamicHeader { reserved2, ..new_header() }, Vec::new(), size, block_size)
     }
 
     /// A writer for a new dynamic disk of `disk_size` bytes.

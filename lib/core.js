@@ -1,0 +1,386 @@
+/**
+ * What both hosts share: opening, compacting and verifying, over the wasm engine.
+ *
+ * @typedef {import('./types.js').ImageSource} ImageSource
+ * @typedef {import('./types.js').Sink} Sink
+ * @typedef {import('./types.js').Options} Options
+ * @typedef {import('./types.js').CompactReport} CompactReport
+ * @typedef {import('./types.js').VerifyReport} VerifyReport
+ * @typedef {import('./job.js').Control} Control
+ * @typedef {typeof import('../pkg/vhd_compactor.js')} Engine
+ */
+
+import { CompactorError, asCompactorError } from './errors.js';
+import { Job } from './job.js';
+
+/** How many bytes a step of the engine reads at most, about: a fraction of a second on a slow disk. */
+const STEP = 8 * 1024 * 1024;
+/** A picked disk of a legacy split set: `disk.v01`, `disk.v02`, … */
+const SPLIT_SET = /\.v\d\d$/i;
+/** What of the options the engine takes. */
+const ENGINE_OPTIONS = /** @type {const} */ ([
+  'mode',
+  'blockSize',
+  'format',
+  'toDynamic',
+  'scrub',
+  'dropPageFiles',
+  'ignoreShadowCopies',
+  'flatten',
+]);
+
+/** How much of a compaction each phase takes, about. */
+const SHARES = { scan: 20, write: 50, finish: 2, verify: 28 };
+
+/** An image that was opened and analysed. Only its metadata was read. */
+export class OpenImage {
+  #engine;
+  #image;
+  #sources;
+
+  /**
+   * @param {Engine} engine
+   * @param {ImageSource} source
+   * @param {Options} options
+   */
+  constructor(engine, source, options) {
+    const parents = options.parents ?? [];
+    for (const file of [source, ...parents]) refuseSplitSet(file);
+    this.#engine = engine;
+    this.#sources = [source, ...parents];
+    this.#image = attempt(() => engine.OpenImage.open(source, parents), 'read-failed');
+    this.report = attempt(() => this.#image.report(forEngine(options)));
+  }
+
+  /** The files: the image first, then its parents as they were given. */
+  get sources() {
+    return this.#sources;
+  }
+
+  /** @param {Options} [options] */
+  inspect(options = {}) {
+    return attempt(() => this.#image.report(forEngine(options)), 'read-failed');
+  }
+
+  /** @param {Options} [options] */
+  estimate(options = {}) {
+    return attempt(() => this.#image.estimate(forEngine(options)), 'read-failed');
+  }
+
+  /**
+   * @param {number} cells
+   * @param {Options} [options]
+   */
+  blockMap(cells, options = {}) {
+    return picture(attempt(() => this.#image.blockMap(forEngine(options), cells), 'read-failed'));
+  }
+
+  /**
+   * @param {Sink} sink
+   * @param {Options} [options]
+   * @returns {Job<CompactReport>}
+   */
+  compact(sink, options = {}) {
+    const { verify = true } = options;
+    const shares = verify ? SHARES : { ...SHARES, verify: 0 };
+    return new Job((control) => this.#compact(control, sink, options, verify), shares);
+  }
+
+  /** Lets go of the memory and of the files. */
+  close() {
+    this.#image.free();
+    for (const source of this.#sources) source.close?.();
+  }
+
+  /**
+   * @param {Control} control
+   * @param {Sink} sink
+   * @param {Options} options
+   * @param {boolean} verify
+   * @returns {Promise<CompactReport>}
+   */
+  async #compact(control, sink, options, verify) {
+    const started = performance.now();
+    const [source] = this.#sources;
+    control.log('info', `Opened ${source.name}: ${source.size} bytes.`);
+    const compaction = attempt(() => this.#image.compact(forEngine(options)), 'read-failed');
+    try {
+      control.picture = (cells) => picture(compaction.blockMap(cells));
+      await scan(control, compaction);
+      const outcome = attempt(() => compaction.layOut(), 'read-failed');
+      logOutcome(control, outcome, source.size);
+      /** @type {CompactReport} */
+      const report = {
+        input: source.name,
+        output: null,
+        inputSize: source.size,
+        ...outcome,
+        verified: false,
+        verification: null,
+        bytesRead: compaction.bytesRead,
+        bytesWritten: 0,
+        elapsedMs: 0,
+      };
+      if (outcome.nothingToGain) {
+        report.outputSize = source.size;
+        control.log('info', 'There is nothing to gain: the image is as small as it can be. Nothing was written.');
+      } else {
+        await this.#save(control, compaction, sink, report, verify);
+      }
+      report.elapsedMs = Math.round(performance.now() - started);
+      return report;
+    } finally {
+      control.picture = null;
+      compaction.free();
+    }
+  }
+
+  /**
+   * @param {Control} control
+   * @param {import('../pkg/vhd_compactor.js').Compaction} compaction
+   * @param {Sink} sink
+   * @param {CompactReport} report
+   * @param {boolean} verify
+   */
+  async #save(control, compaction, sink, report, verify) {
+    try {
+      await attemptAsync(() => sink.begin(report.outputSize, this.#sources), 'write-failed');
+      await write(control, compaction, sink, this.#sources, report);
+      for (const source of this.#sources) source.check?.();
+      if (verify) await verifySink(control, compaction, sink, report);
+      control.check();
+      control.phase('finish', report.outputSize);
+      await attemptAsync(() => sink.commit(), 'write-failed');
+      control.advance(report.outputSize);
+      if (verify && !report.verified) await verifySink(control, compaction, sink, report);
+      report.output = sink.name ?? null;
+      control.log('info', `Wrote ${report.outputSize} bytes${sink.name ? ` to ${sink.name}` : ''}.`);
+      if (!report.verified) control.log('warning', 'The result was not verified.');
+    } catch (thrown) {
+      // What failed is told; what cannot be tidied up besides changes nothing about it.
+      await Promise.resolve(sink.abort()).catch(() => {});
+      throw thrown;
+    }
+  }
+}
+
+/**
+ * Compares an original with its compacted image.
+ *
+ * @param {Engine} engine
+ * @param {ImageSource} original
+ * @param {ImageSource} compacted
+ * @param {Options} options
+ * @returns {Job<VerifyReport>}
+ */
+export function verifyImages(engine, original, compacted, options = {}) {
+  return new Job(
+    async (control) => {
+      const started = performance.now();
+      control.log('info', `Comparing ${original.name} with ${compacted.name}.`);
+      const parents = options.parents ?? [];
+      const comparison = attempt(
+        () => engine.Comparison.open(original, compacted, parents, forEngine(options)),
+        'read-failed',
+      );
+      try {
+        control.phase('verify', 0);
+        await step(control, (budget) => comparison.step(budget));
+        const verification = comparison.report();
+        if (!verification) throw new CompactorError('internal', 'a comparison ended without a result');
+        control.log('info', `The disks read the same: ${verification.comparedBytes} stored bytes compared.`);
+        return {
+          original: original.name,
+          compacted: compacted.name,
+          originalSize: original.size,
+          compactedSize: compacted.size,
+          verified: true,
+          verification,
+          elapsedMs: Math.round(performance.now() - started),
+        };
+      } finally {
+        comparison.free();
+      }
+    },
+    { verify: 1 },
+  );
+}
+
+/**
+ * @param {Control} control
+ * @param {import('../pkg/vhd_compactor.js').Compaction} compaction
+ */
+async function scan(control, compaction) {
+  control.phase('scan', 0);
+  await step(control, (budget) => compaction.scanStep(budget));
+}
+
+/**
+ * Steps the engine to its end, with a turn of the event loop in between.
+ *
+ * @param {Control} control
+ * @param {(budget: number) => { done: number, total: number, finished: boolean }} work
+ */
+async function step(control, work) {
+  for (;;) {
+    const progress = attempt(() => work(STEP), 'read-failed');
+    control.advance(progress.done, progress.total);
+    if (progress.finished) return;
+    await control.breathe();
+  }
+}
+
+/**
+ * @param {Control} control
+ * @param {import('../pkg/vhd_compactor.js').Compaction} compaction
+ * @param {Sink} sink
+ * @param {ImageSource[]} sources
+ * @param {CompactReport} report
+ */
+async function write(control, compaction, sink, sources, report) {
+  control.phase('write', report.outputSize);
+  const largest = sink.largestPiece ?? Infinity;
+  let position = 0;
+  for (;;) {
+    const pieces = attempt(() => compaction.nextPieces(), 'read-failed');
+    if (pieces.length === 0) break;
+    for (const whole of pieces) {
+      for (const piece of split(whole, largest)) {
+        const length = pieceLength(piece);
+        await attemptAsync(() => sink.write(piece, position, sources), 'write-failed');
+        position += length;
+        if (piece.kind === 'source') report.bytesRead += length;
+        control.advance(position);
+        await control.breathe();
+      }
+    }
+  }
+  if (position !== report.outputSize) {
+    throw new CompactorError('internal', `the new image came out at ${position} bytes instead of ${report.outputSize}`);
+  }
+  report.bytesWritten = position;
+}
+
+/**
+ * @param {Control} control
+ * @param {import('../pkg/vhd_compactor.js').Compaction} compaction
+ * @param {Sink} sink
+ * @param {CompactReport} report
+ */
+async function verifySink(control, compaction, sink, report) {
+  const written = await attemptAsync(() => sink.readBack(), 'write-failed');
+  if (!written) return;
+  try {
+    control.phase('verify', 0);
+    attempt(() => compaction.startVerification(written), 'write-failed');
+    await step(control, (budget) => compaction.verificationStep(budget));
+    report.verification = compaction.verification() ?? null;
+    report.verified = report.verification !== null;
+    if (report.verification) {
+      control.log('info', `Verified: ${report.verification.comparedBytes} stored bytes read the same in both images.`);
+    }
+  } finally {
+    written.close?.();
+  }
+}
+
+/**
+ * @param {Control} control
+ * @param {import('../pkg/vhd_compactor.js').CompactOutcome} outcome
+ * @param {number} inputSize
+ */
+function logOutcome(control, outcome, inputSize) {
+  const { kept, omitted } = outcome.blocks;
+  control.log(
+    'info',
+    `Blocks: ${kept} kept; omitted ${omitted.zero} zero, ${omitted.free} free, ${omitted.equalToParent} equal to the ` +
+      `parent; ${omitted.absent} were never stored.`,
+  );
+  for (const dropped of outcome.dropped) {
+    control.log('info', `Volume ${dropped.volume} (${dropped.fileSystem}): ${dropped.bytes} free bytes dropped.`);
+  }
+  for (const warning of outcome.warnings) control.log('warning', warning.message);
+  control.log('info', `Size: ${inputSize} bytes before, ${outcome.outputSize} bytes after.`);
+}
+
+/**
+ * Cuts a piece into parts of at most `largest` bytes, so that progress moves and a cancel is heard.
+ *
+ * @param {import('./types.js').Piece} piece
+ * @param {number} largest
+ * @returns {Iterable<import('./types.js').Piece>}
+ */
+function* split(piece, largest) {
+  if (piece.kind !== 'source') {
+    yield piece;
+    return;
+  }
+  for (let start = piece.start; start < piece.end; start += largest) {
+    yield { ...piece, start, end: Math.min(piece.end, start + largest) };
+  }
+}
+
+/** @param {import('./types.js').Piece} piece */
+function pieceLength(piece) {
+  if (piece.kind === 'source') return piece.end - piece.start;
+  return piece.kind === 'zeros' ? piece.length : piece.bytes.length;
+}
+
+/**
+ * @param {Options} options
+ * @returns {import('../pkg/vhd_compactor.js').CompactOptions}
+ */
+function forEngine(options) {
+  /** @type {Record<string, unknown>} */
+  const taken = {};
+  for (const key of ENGINE_OPTIONS) {
+    if (options[key] !== undefined && options[key] !== null) taken[key] = options[key];
+  }
+  return /** @type {any} */ (taken);
+}
+
+/**
+ * @param {{ cells: number[] | Uint8Array, blocksPerCell: number }} map
+ * @returns {import('./types.js').BlockMap}
+ */
+function picture(map) {
+  return { cells: Uint8Array.from(map.cells), blocksPerCell: map.blocksPerCell };
+}
+
+/** @param {ImageSource} source */
+function refuseSplitSet(source) {
+  if (SPLIT_SET.test(source.name)) {
+    throw new CompactorError(
+      'unsupported',
+      `${source.name} is part of a split VHD set (.vhd, .v01, .v02, …), which is not handled; join its parts first`,
+    );
+  }
+}
+
+/**
+ * @template T
+ * @param {() => T} call
+ * @param {import('./types.js').ErrorCode} [fallback]
+ * @returns {T}
+ */
+function attempt(call, fallback = 'internal') {
+  try {
+    return call();
+  } catch (thrown) {
+    throw asCompactorError(thrown, fallback);
+  }
+}
+
+/**
+ * @template T
+ * @param {() => Promise<T> | T} call
+ * @param {import('./types.js').ErrorCode} fallback
+ * @returns {Promise<T>}
+ */
+async function attemptAsync(call, fallback) {
+  try {
+    return await call();
+  } catch (thrown) {
+    throw asCompactorError(thrown, fallback);
+  }
+}

@@ -1,0 +1,74 @@
+/**
+ * The one error of the API: a plain sentence, a stable `code`, and the place in the file.
+ *
+ * @typedef {import('./types.js').ErrorCode} ErrorCode
+ * @typedef {import('./types.js').Site} Site
+ */
+
+export class CompactorError extends Error {
+  /**
+   * @param {ErrorCode} code
+   * @param {string} message
+   * @param {{ site?: Site | null, cause?: unknown }} [details]
+   */
+  constructor(code, message, { site = null, cause } = {}) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.name = 'CompactorError';
+    this.code = code;
+    this.site = site;
+  }
+}
+
+/** What operating systems say (Node), as our codes. @type {Record<string, ErrorCode>} */
+const SYSTEM_CODES = {
+  ENOSPC: 'out-of-space',
+  EDQUOT: 'out-of-space',
+  EFBIG: 'out-of-space',
+  EACCES: 'permission-denied',
+  EPERM: 'permission-denied',
+  EROFS: 'permission-denied',
+  EBUSY: 'in-use',
+  ETXTBSY: 'in-use',
+};
+
+/** What browsers say, as our codes. @type {Record<string, ErrorCode>} */
+const BROWSER_CODES = {
+  QuotaExceededError: 'out-of-space',
+  NotAllowedError: 'permission-denied',
+  SecurityError: 'permission-denied',
+  NoModificationAllowedError: 'in-use',
+  InvalidModificationError: 'in-use',
+  AbortError: 'cancelled',
+};
+
+/**
+ * Whatever was thrown, as a {@link CompactorError}. `fallback` is the code for what says nothing of
+ * itself: what failed while reading is "read-failed", while writing "write-failed".
+ *
+ * @param {unknown} thrown
+ * @param {ErrorCode} fallback
+ * @returns {CompactorError}
+ */
+export function asCompactorError(thrown, fallback = 'internal') {
+  if (thrown instanceof CompactorError) return thrown;
+  const error = /** @type {{ code?: unknown, name?: string, message?: string, site?: Site | null }} */ (
+    thrown !== null && typeof thrown === 'object' ? thrown : { message: String(thrown) }
+  );
+  const message = error.message ?? String(thrown);
+  if (error.name === 'CompactorError' && typeof error.code === 'string') {
+    // Made by the engine, or in another realm.
+    return new CompactorError(/** @type {ErrorCode} */ (error.code), message, { site: error.site ?? null, cause: thrown });
+  }
+  if (typeof WebAssembly !== 'undefined' && thrown instanceof WebAssembly.RuntimeError) {
+    return new CompactorError('internal', `the engine stopped: ${message}`, { cause: thrown });
+  }
+  if (thrown instanceof RangeError && /memory|allocation|array buffer/i.test(message)) {
+    return new CompactorError('out-of-memory', message, { cause: thrown });
+  }
+  const code =
+    (typeof error.code === 'string' && SYSTEM_CODES[error.code]) ||
+    (error.name && BROWSER_CODES[error.name]) ||
+    (fallback === 'read-failed' && /^(NotReadable|NotFound)Error$/.test(error.name ?? '') && 'source-changed') ||
+    fallback;
+  return new CompactorError(/** @type {ErrorCode} */ (code), message, { cause: thrown });
+}

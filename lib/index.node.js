@@ -1,0 +1,84 @@
+/**
+ * vhd-compactor for Node: the same engine as in the page, over `fs`.
+ *
+ * @typedef {import('./types.js').ImageSource} ImageSource
+ * @typedef {import('./types.js').Sink} Sink
+ * @typedef {import('./types.js').Options} Options
+ */
+
+import fs from 'node:fs';
+
+import * as engine from '../pkg/vhd_compactor.js';
+import { OpenImage, verifyImages } from './core.js';
+import { PathSink } from './sinks/path.js';
+import { PathSource } from './sources/path.js';
+
+export { CompactorError } from './errors.js';
+export { Job } from './job.js';
+export { MemorySink } from './sinks/memory.js';
+export { BytesSource } from './sources/bytes.js';
+export { OpenImage, PathSink, PathSource };
+
+let loaded = false;
+
+function load() {
+  if (!loaded) {
+    engine.initSync({ module: fs.readFileSync(new URL('../pkg/vhd_compactor_bg.wasm', import.meta.url)) });
+    loaded = true;
+  }
+  return engine;
+}
+
+/** The version of the engine. */
+export function version() {
+  return load().version();
+}
+
+/** @param {string | ImageSource} source */
+const asSource = (source) => (typeof source === 'string' ? new PathSource(source) : source);
+
+/** @param {Options & { parents?: (string | ImageSource)[] }} options */
+const withSources = (options) => ({ ...options, parents: (options.parents ?? []).map(asSource) });
+
+/**
+ * @param {string | ImageSource} image
+ * @param {Options & { parents?: (string | ImageSource)[] }} [options]
+ */
+export async function open(image, options = {}) {
+  return new OpenImage(load(), asSource(image), withSources(options));
+}
+
+/**
+ * @param {string | ImageSource} image
+ * @param {Options & { parents?: (string | ImageSource)[] }} [options]
+ */
+export async function inspect(image, options = {}) {
+  const opened = await open(image, options);
+  try {
+    return opened.report;
+  } finally {
+    opened.close();
+  }
+}
+
+/**
+ * @param {string | ImageSource} image
+ * @param {string | Sink} sink
+ * @param {Options & { parents?: (string | ImageSource)[] }} [options]
+ */
+export async function compact(image, sink, options = {}) {
+  const opened = await open(image, options);
+  const job = opened.compact(typeof sink === 'string' ? new PathSink(sink) : sink, options);
+  const close = () => opened.close();
+  job.result.then(close, close);
+  return job;
+}
+
+/**
+ * @param {string | ImageSource} original
+ * @param {string | ImageSource} compacted
+ * @param {Options & { parents?: (string | ImageSource)[] }} [options]
+ */
+export function verify(original, compacted, options = {}) {
+  return verifyImages(load(), asSource(original), asSource(compacted), withSources(options));
+}

@@ -1,0 +1,220 @@
+/**
+ * A job: something that takes a while, that can be watched, and that can be cancelled.
+ *
+ * ```text
+ *   queued ──► running ──► completed
+ *                 │  └───► failed      (the promise rejects with a CompactorError)
+ *                 └──────► cancelled   (the same, with code "cancelled")
+ * ```
+ *
+ * @typedef {import('./types.js').JobState} JobState
+ * @typedef {import('./types.js').JobPhase} JobPhase
+ * @typedef {import('./types.js').JobProgress} JobProgress
+ * @typedef {import('./types.js').LogEntry} LogEntry
+ */
+
+import { CompactorError, asCompactorError } from './errors.js';
+
+/** How often progress is told, in milliseconds. */
+const TELL_EVERY = 100;
+/** How fast the shown rate follows the true one. */
+const SMOOTHING = 0.2;
+
+let jobs = 0;
+
+/**
+ * @template T
+ * @implements {import('./types.js').Job<T>}
+ */
+export class Job extends EventTarget {
+  /** @type {JobState} */
+  #state = 'queued';
+  /** @type {JobProgress} */
+  #progress = { phase: 'queued', bytesDone: 0, bytesTotal: 0, bytesPerSecond: 0, secondsLeft: null };
+  /** @type {LogEntry[]} */
+  #log = [];
+  #cancelled = false;
+  #control;
+
+  /**
+   * @param {(control: Control) => Promise<T>} work what to do; it calls `control` as it goes
+   * @param {Partial<Record<JobPhase, number>>} shares how much of the whole each phase takes
+   */
+  constructor(work, shares) {
+    super();
+    this.id = `job-${++jobs}`;
+    this.#control = new Control(shares, {
+      isCancelled: () => this.#cancelled,
+      tell: (progress) => {
+        this.#progress = progress;
+        this.dispatchEvent(new Event('progress'));
+      },
+      log: (level, message) => {
+        this.#log.push({ time: new Date().toISOString(), level, message });
+        this.dispatchEvent(new Event('log'));
+      },
+    });
+    /** @type {Promise<T>} */
+    this.result = this.#run(work);
+    // Who only watches the state need not handle the promise.
+    this.result.catch(() => {});
+  }
+
+  get state() {
+    return this.#state;
+  }
+
+  get progress() {
+    return this.#progress;
+  }
+
+  get percentComplete() {
+    return this.#state === 'completed' ? 100 : this.#control.percent;
+  }
+
+  get log() {
+    return this.#log;
+  }
+
+  /** Stops the job at its next step, within half a second; nothing is left behind. */
+  cancel() {
+    if (this.#state === 'queued' || this.#state === 'running') this.#cancelled = true;
+  }
+
+  /**
+   * The disk as a picture, as far as the job knows it by now; null where it has none.
+   *
+   * @param {number} cells
+   * @returns {import('./types.js').BlockMap | null}
+   */
+  blockMap(cells) {
+    return this.#control.picture?.(cells) ?? null;
+  }
+
+  /** @param {(control: Control) => Promise<T>} work */
+  async #run(work) {
+    // The caller gets the job before anything happens, so that no event is missed.
+    await breathe();
+    try {
+      this.#enter('running');
+      this.#control.check();
+      const result = await work(this.#control);
+      this.#control.phase('done', 0);
+      this.#enter('completed');
+      return result;
+    } catch (thrown) {
+      const error = asCompactorError(thrown);
+      this.#control.log(error.code === 'cancelled' ? 'info' : 'error', error.message);
+      this.#enter(error.code === 'cancelled' ? 'cancelled' : 'failed');
+      throw error;
+    }
+  }
+
+  /** @param {JobState} state */
+  #enter(state) {
+    this.#state = state;
+    this.dispatchEvent(new Event('state'));
+  }
+}
+
+/** What a job's work calls while it goes. */
+export class Control {
+  /** @type {JobProgress} */
+  #now = { phase: 'queued', bytesDone: 0, bytesTotal: 0, bytesPerSecond: 0, secondsLeft: null };
+  #base = 0;
+  #told = 0;
+  #last = { time: 0, bytes: 0 };
+  #shares;
+  #hooks;
+  /** @type {((cells: number) => import('./types.js').BlockMap) | null} */
+  picture = null;
+
+  /**
+   * @param {Partial<Record<JobPhase, number>>} shares
+   * @param {{ isCancelled(): boolean, tell(progress: JobProgress): void, log(level: LogEntry['level'], message: string): void }} hooks
+   */
+  constructor(shares, hooks) {
+    this.#shares = shares;
+    this.#hooks = hooks;
+  }
+
+  get percent() {
+    const { phase, bytesDone, bytesTotal } = this.#now;
+    const whole = Object.values(this.#shares).reduce((sum, share) => sum + share, 0) || 1;
+    const part = bytesTotal > 0 ? Math.min(1, bytesDone / bytesTotal) : 0;
+    return Math.min(100, ((this.#base + (this.#shares[phase] ?? 0) * part) / whole) * 100);
+  }
+
+  /**
+   * Enters the next phase.
+   *
+   * @param {JobPhase} phase
+   * @param {number} bytesTotal
+   */
+  phase(phase, bytesTotal) {
+    this.#base += this.#shares[this.#now.phase] ?? 0;
+    this.#now = { phase, bytesDone: 0, bytesTotal, bytesPerSecond: 0, secondsLeft: null };
+    this.#last = { time: performance.now(), bytes: 0 };
+    this.#hooks.tell(this.#now);
+  }
+
+  /**
+   * Says how far the phase is.
+   *
+   * @param {number} bytesDone
+   * @param {number} [bytesTotal]
+   */
+  advance(bytesDone, bytesTotal = this.#now.bytesTotal) {
+    const time = performance.now();
+    const seconds = (time - this.#last.time) / 1000;
+    let { bytesPerSecond } = this.#now;
+    if (seconds > 0.2) {
+      const current = (bytesDone - this.#last.bytes) / seconds;
+      bytesPerSecond = bytesPerSecond === 0 ? current : bytesPerSecond + SMOOTHING * (current - bytesPerSecond);
+      this.#last = { time, bytes: bytesDone };
+    }
+    const secondsLeft = bytesPerSecond > 0 ? Math.max(0, bytesTotal - bytesDone) / bytesPerSecond : null;
+    this.#now = { ...this.#now, bytesDone, bytesTotal, bytesPerSecond, secondsLeft };
+    if (time - this.#told >= TELL_EVERY || bytesDone >= bytesTotal) {
+      this.#told = time;
+      this.#hooks.tell(this.#now);
+    }
+  }
+
+  /**
+   * @param {LogEntry['level']} level
+   * @param {string} message
+   */
+  log(level, message) {
+    this.#hooks.log(level, message);
+  }
+
+  /** Throws where the person cancelled. */
+  check() {
+    if (this.#hooks.isCancelled()) throw new CompactorError('cancelled', 'cancelled; nothing was written');
+  }
+
+  /** Lets messages in (a cancel among them), and throws where the person cancelled. */
+  async breathe() {
+    await breathe();
+    this.check();
+  }
+}
+
+/**
+ * One turn of the event loop. A resolved promise would not do: a loop of awaits never lets a message
+ * in.
+ *
+ * @returns {Promise<void>}
+ */
+export function breathe() {
+  if (typeof setImmediate === 'function') return new Promise((resolve) => setImmediate(resolve));
+  return new Promise((resolve) => {
+    const channel = new MessageChannel();
+    channel.port1.onmessage = () => {
+      channel.port1.close();
+      resolve();
+    };
+    channel.port2.postMessage(null);
+  });
+}

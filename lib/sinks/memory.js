@@ -1,0 +1,44 @@
+import { BytesSource } from '../sources/bytes.js';
+
+/**
+ * Keeps the new image in memory: for small results and tests.
+ *
+ * @implements {import('../types.js').Sink}
+ */
+export class MemorySink {
+  kind = 'memory';
+  /** The new image, once it is complete. @type {Uint8Array | null} */
+  bytes = null;
+  /** @type {Uint8Array} */
+  #growing = new Uint8Array();
+
+  /** @param {number} size */
+  async begin(size) {
+    this.#growing = new Uint8Array(size);
+  }
+
+  /**
+   * @param {import('../types.js').Piece} piece
+   * @param {number} position
+   * @param {import('../types.js').ImageSource[]} sources
+   */
+  async write(piece, position, sources) {
+    if (piece.kind === 'bytes') this.#growing.set(piece.bytes, position);
+    if (piece.kind === 'source') {
+      this.#growing.set(sources[piece.layer].read(piece.start, piece.end - piece.start), position);
+    }
+  }
+
+  async commit() {
+    this.bytes = this.#growing;
+  }
+
+  async abort() {
+    this.#growing = new Uint8Array();
+    this.bytes = null;
+  }
+
+  async readBack() {
+    return new BytesSource('new image', this.#growing);
+  }
+}

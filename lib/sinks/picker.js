@@ -1,0 +1,81 @@
+import { CompactorError } from '../errors.js';
+import { FileSource } from '../sources/file.js';
+
+/**
+ * Writes the new image to a file that the person picked (`showSaveFilePicker`). The browser keeps it aside
+ * and puts it in place when it is closed; until then an existing file stays as it was.
+ *
+ * @implements {import('../types.js').Sink}
+ */
+export class PickerSink {
+  kind = 'picker';
+  largestPiece = 32 * 1024 * 1024;
+  /** @type {FileSystemWritableFileStream | null} */
+  #writable = null;
+  #handle;
+  #size = 0;
+  #committed = false;
+
+  /** @param {FileSystemFileHandle} handle */
+  constructor(handle) {
+    this.#handle = handle;
+    this.name = handle.name;
+  }
+
+  /** @param {number} size */
+  async begin(size) {
+    this.#size = size;
+    this.#writable = await this.#handle.createWritable();
+  }
+
+  /**
+   * @param {import('../types.js').Piece} piece
+   * @param {number} position
+   * @param {import('../types.js').ImageSource[]} sources
+   */
+  async write(piece, position, sources) {
+    // A gap stands for zeros: the file is set to its length in the end.
+    if (piece.kind === 'zeros') return;
+    const data =
+      piece.kind === 'bytes'
+        ? /** @type {Uint8Array<ArrayBuffer>} */ (piece.bytes)
+        : slice(sources[piece.layer], piece.start, piece.end);
+    await this.#stream().write({ type: 'write', position, data });
+  }
+
+  async commit() {
+    const stream = this.#stream();
+    await stream.truncate(this.#size);
+    await stream.close();
+    this.#writable = null;
+    this.#committed = true;
+  }
+
+  async abort() {
+    await this.#writable?.abort();
+    this.#writable = null;
+    // A picked file that was not there before is there now, and empty.
+    const { size } = await this.#handle.getFile();
+    const removable = /** @type {{ remove?: () => Promise<void> }} */ (/** @type {unknown} */ (this.#handle));
+    if (this.#committed || size === 0) await removable.remove?.();
+  }
+
+  async readBack() {
+    return this.#committed ? new FileSource(await this.#handle.getFile()) : null;
+  }
+
+  #stream() {
+    if (!this.#writable) throw new CompactorError('internal', 'a sink was used before it was begun');
+    return this.#writable;
+  }
+}
+
+/**
+ * @param {import('../types.js').ImageSource} source
+ * @param {number} start
+ * @param {number} end
+ */
+function slice(source, start, end) {
+  if (!source.blob) throw new CompactorError('internal', 'a source without a blob cannot be saved by a browser');
+  return source.blob.slice(start, end);
+}

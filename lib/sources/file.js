@@ -1,0 +1,51 @@
+/**
+ * A `File` that a person dropped or picked (browser, in a dedicated worker). The engine reads it itself,
+ * through `FileReaderSync`.
+ *
+ * @implements {import('../types.js').ImageSource}
+ */
+export class FileSource {
+  /** @param {File} file */
+  constructor(file) {
+    this.blob = file;
+    this.name = file.name;
+    this.size = file.size;
+    this.lastModified = file.lastModified;
+  }
+
+  /**
+   * @param {number} offset
+   * @param {number} length
+   * @returns {Uint8Array}
+   */
+  read(offset, length) {
+    const slice = this.blob.slice(offset, offset + length);
+    return new Uint8Array(new FileReaderSync().readAsArrayBuffer(slice));
+  }
+}
+
+/**
+ * Bytes that a browser composed: a new image before it is saved.
+ *
+ * @implements {import('../types.js').ImageSource}
+ */
+export class BlobSource {
+  /**
+   * @param {string} name
+   * @param {Blob} blob
+   */
+  constructor(name, blob) {
+    this.blob = blob;
+    this.name = name;
+    this.size = blob.size;
+  }
+
+  /**
+   * @param {number} offset
+   * @param {number} length
+   * @returns {Uint8Array}
+   */
+  read(offset, length) {
+    return new Uint8Array(new FileReaderSync().readAsArrayBuffer(this.blob.slice(offset, offset + length)));
+  }
+}

@@ -1,0 +1,227 @@
+/**
+ * vhd-compactor: makes virtual hard disks smaller. The shapes of reports are generated from the engine; see
+ * `docs/api.md` for what each call does.
+ */
+import type {
+  BlockMapReport,
+  CompactOutcome,
+  EstimateReport,
+  InspectReport,
+  Piece,
+  VerificationReport,
+} from '../pkg/vhd_compactor.js';
+
+export type { BlockMapReport, CompactOutcome, EstimateReport, InspectReport, Piece, VerificationReport };
+
+/** The stable codes of failures. */
+export type ErrorCode =
+  | 'read-failed'
+  | 'source-changed'
+  | 'write-failed'
+  | 'out-of-space'
+  | 'permission-denied'
+  | 'in-use'
+  | 'not-recognised'
+  | 'corrupt'
+  | 'unsupported'
+  | 'wrong-image-type'
+  | 'needs-parent'
+  | 'limit-exceeded'
+  | 'cancelled'
+  | 'invalid-argument'
+  | 'out-of-memory'
+  | 'internal';
+
+/** Where in a file a failure was seen. */
+export interface Site {
+  /** The structure, in the specification's words. */
+  structure: string;
+  /** What `offset` counts in. */
+  space: 'file' | 'disk' | 'volume';
+  /** Bytes. */
+  offset: number;
+}
+
+/** What every failure is. */
+export class CompactorError extends Error {
+  constructor(code: ErrorCode, message: string, details?: { site?: Site | null; cause?: unknown });
+  readonly code: ErrorCode;
+  readonly site: Site | null;
+}
+
+/** A file that is read, synchronously and never written. */
+export interface ImageSource {
+  readonly name: string;
+  /** Bytes. */
+  readonly size: number;
+  /** Milliseconds since 1970. */
+  readonly lastModified?: number;
+  /** Browser: what the engine reads through FileReaderSync, and what sinks slice. */
+  readonly blob?: Blob;
+  /** Exactly `length` bytes, valid until the next read; throws what went wrong. */
+  read(offset: number, length: number): Uint8Array;
+  /** Throws `source-changed` if the file is no longer what it was. */
+  check?(): void;
+  close?(): void;
+}
+
+/** A place for the new image. It appears only with `commit`. */
+export interface Sink {
+  readonly kind: string;
+  /** What the result is called. */
+  readonly name?: string;
+  /** Source pieces are cut to this many bytes. */
+  readonly largestPiece?: number;
+  /** The exact size is known. */
+  begin(size: number, sources: ImageSource[]): Promise<void>;
+  /** The next piece, at `position`. */
+  write(piece: Piece, position: number, sources: ImageSource[]): Promise<void>;
+  commit(): Promise<void>;
+  /** Leaves nothing behind. */
+  abort(): Promise<void>;
+  /** What was written, to be verified: called before `commit` and, if that gave null, after it. */
+  readBack(): Promise<ImageSource | null>;
+}
+
+/** What a person may ask for. */
+export interface Options {
+  /** How thorough; "full" by default. */
+  mode?: 'full' | 'quick' | 'zero';
+  /** Bytes of a block of the new image; the source's by default. */
+  blockSize?: number;
+  /** Format of the new image; the source's by default. */
+  format?: 'vhd' | 'vhdx';
+  /** Whether a fixed image may become a dynamic one. */
+  toDynamic?: boolean;
+  /** Whether free sectors of kept blocks are written as zeros. */
+  scrub?: boolean;
+  /** Whether the contents of page files count as free. */
+  dropPageFiles?: boolean;
+  /** Whether what only volume shadow copies need counts as free. */
+  ignoreShadowCopies?: boolean;
+  /** Whether a chain becomes one dynamic image. */
+  flatten?: boolean;
+  /** Whether the result is read back and compared; true by default. */
+  verify?: boolean;
+  /** The parents of a differencing disk, in any order. */
+  parents?: ImageSource[];
+}
+
+export type JobState = 'queued' | 'running' | 'completed' | 'cancelled' | 'failed';
+export type JobPhase = 'queued' | 'scan' | 'write' | 'finish' | 'verify' | 'done';
+
+export interface JobProgress {
+  phase: JobPhase;
+  /** Bytes of this phase. */
+  bytesDone: number;
+  bytesTotal: number;
+  bytesPerSecond: number;
+  /** Of this phase; null while nobody knows. */
+  secondsLeft: number | null;
+}
+
+export interface LogEntry {
+  /** ISO 8601. */
+  time: string;
+  level: 'info' | 'warning' | 'error';
+  message: string;
+}
+
+/**
+ * The disk as a picture. Classes: 0 absent, 1 in use, 2 free, 3 zero, 4 partly free, 5 unknown, 6 kept,
+ * 7 dropped.
+ */
+export interface BlockMap {
+  cells: Uint8Array;
+  blocksPerCell: number;
+}
+
+/** Something under way. Events: `state`, `progress`, `log`. */
+export interface Job<T> extends EventTarget {
+  readonly id: string;
+  readonly state: JobState;
+  /** 0 to 100. */
+  readonly percentComplete: number;
+  readonly progress: JobProgress;
+  readonly log: LogEntry[];
+  readonly result: Promise<T>;
+  blockMap(cells: number): BlockMap | null;
+  cancel(): void;
+}
+
+export interface CompactReport extends CompactOutcome {
+  input: string;
+  /** Null where nothing was written. */
+  output: string | null;
+  inputSize: number;
+  verified: boolean;
+  verification: VerificationReport | null;
+  bytesRead: number;
+  bytesWritten: number;
+  elapsedMs: number;
+}
+
+export interface VerifyReport {
+  original: string;
+  compacted: string;
+  originalSize: number;
+  compactedSize: number;
+  verified: boolean;
+  verification: VerificationReport;
+  elapsedMs: number;
+}
+
+/** An opened image. Only its metadata was read. */
+export interface OpenImage {
+  readonly report: InspectReport;
+  readonly sources: ImageSource[];
+  inspect(options?: Options): InspectReport;
+  estimate(options?: Options): EstimateReport;
+  blockMap(cells: number, options?: Options): BlockMap;
+  compact(sink: Sink, options?: Options): Job<CompactReport>;
+  close(): void;
+}
+
+/** In Node a path, in a browser a `File`; or any source. */
+export type Given = string | File | ImageSource;
+type GivenOptions = Omit<Options, 'parents'> & { parents?: Given[] };
+
+export function version(): string | Promise<string>;
+/** Opens and analyses an image. */
+export function open(image: Given, options?: GivenOptions): Promise<OpenImage>;
+/** Opens, reports, closes. */
+export function inspect(image: Given, options?: GivenOptions): Promise<InspectReport>;
+/** Opens and compacts; the job runs when the promise is fulfilled. In Node a sink may be a path. */
+export function compact(image: Given, sink: string | Sink, options?: GivenOptions): Promise<Job<CompactReport>>;
+/** Compares an original with its compacted image. */
+export function verify(
+  original: Given,
+  compacted: Given,
+  options?: GivenOptions,
+): Job<VerifyReport> | Promise<Job<VerifyReport>>;
+
+/** Node: a file, opened for reading only. */
+export class PathSource implements ImageSource {
+  constructor(path: string);
+  readonly path: string;
+  readonly name: string;
+  readonly size: number;
+  readonly identity: { dev: number; ino: number };
+  read(offset: number, length: number): Uint8Array;
+  check(): void;
+  close(): void;
+}
+/** Node: writes beside the place and renames when complete. */
+export class PathSink implements Sink {
+  constructor(path: string, options?: { force?: boolean });
+  readonly kind: string;
+  readonly name: string;
+  readonly largestPiece: number;
+  begin(size: number, sources: ImageSource[]): Promise<void>;
+  refuse(sources: ImageSource[]): void;
+  write(piece: Piece, position: number, sources: ImageSource[]): Promise<void>;
+  commit(): Promise<void>;
+  abort(): Promise<void>;
+  abortSync(): void;
+  readBack(): Promise<ImageSource | null>;
+}

@@ -1,0 +1,292 @@
+//! The layout: the new image as an ordered list of pieces, made a few at a time.
+//!
+//! ```text
+//!   writer.front(0), front(1), … │ for each stored block: before_payload, payload │ writer.tail
+//!                                          └ source ranges where they are long, bytes where the
+//!                                            stretches are short or a log patches them
+//! ```
+//! Adjacent source ranges become one: a browser pays for every piece of a composed file.
+
+use std::ops::Range;
+
+use super::plan::Plan;
+use super::scan::{Scan, Tally};
+use crate::error::{Error, Result};
+use crate::extents::Extents;
+use crate::image::{
+    BitmapSource, Bitmaps, BlockPlan, BlockState, ContainerWriter, Disk, DiskType, Format, Image, Origin,
+    Piece, SectorBitmap,
+};
+use crate::io::ReadAt;
+use crate::units::{FileOffset, index, len64};
+
+/// Source ranges and zeros shorter than this are copied into a piece of bytes.
+const WORTH_NAMING: u64 = 64 << 10;
+/// Largest piece of bytes that is composed from payload.
+const COMPOSED: u64 = 1 << 20;
+
+/// What the scan decided, in numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// Blocks kept and omitted.
+    pub tally: Tally,
+    /// Whether free space reads differently in the new image.
+    pub reads_changed: bool,
+    /// The exact size of the new image.
+    pub size: u64,
+}
+
+/// The new image, ready to be written.
+pub struct Layout {
+    writer: Box<dyn ContainerWriter>,
+    out: BlockPlan,
+    outcome: Outcome,
+    stage: Stage,
+    /// A piece that was made and may still grow.
+    pending: Option<Piece>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Stage {
+    Front(u64),
+    Block(Option<u64>),
+    Tail,
+    Done,
+}
+
+impl Layout {
+    /// The layout that a finished `scan` of `plan` leads to. `ids` gives the random identifiers that
+    /// the format wants.
+    ///
+    /// # Errors
+    /// What the writer refuses: `limit-exceeded` for what the format cannot address.
+    pub fn new(disk: &Disk, plan: &Plan, scan: Scan, ids: &mut dyn FnMut() -> uuid::Uuid) -> Result<Self> {
+        let writer = plan.target.writer(disk.top()?, scan.reads_changed(), ids)?;
+        let (tally, reads_changed) = (scan.tally(), scan.reads_changed());
+        let out = scan.into_out();
+        let size = writer.file_size(&out)?;
+        let outcome = Outcome { tally, reads_changed, size };
+        Ok(Self { writer, out, outcome, stage: Stage::Front(0), pending: None })
+    }
+
+    /// What was decided, and the exact size.
+    #[must_use]
+    pub const fn outcome(&self) -> Outcome {
+        self.outcome
+    }
+
+    /// What becomes of each block.
+    #[must_use]
+    pub const fn out(&self) -> &BlockPlan {
+        &self.out
+    }
+
+    /// Where the new disk may differ from the source (disk offsets): what is free, in blocks that are
+    /// omitted; and all that is free, where it was to be scrubbed.
+    #[must_use]
+    pub fn may_differ(&self, plan: &Plan) -> Extents {
+        if !plan.may_drop_free() || plan.options.scrub {
+            return if plan.may_drop_free() { plan.free.clone() } else { Extents::new() };
+        }
+        let mut kept = Extents::new();
+        let mut block = self.out.next_stored(0);
+        while let Some(at) = block {
+            kept.push(plan.range(at));
+            block = self.out.next_stored(at.saturating_add(1));
+        }
+        plan.free.minus(&kept)
+    }
+
+    /// The next pieces: about `max_pieces`, and at most about `max_bytes` of made bytes. Empty when
+    /// all have been given.
+    ///
+    /// # Errors
+    /// Read errors, where bytes must be composed.
+    pub fn next_pieces(
+        &mut self,
+        disk: &Disk,
+        plan: &Plan,
+        max_pieces: usize,
+        max_bytes: u64,
+    ) -> Result<Vec<Piece>> {
+        let mut given = Given { pieces: Vec::new(), pending: self.pending.take(), made: 0 };
+        while given.pieces.len() < max_pieces && given.made < max_bytes {
+            let bitmaps = SourceBitmaps { disk, plan };
+            self.stage = match self.stage {
+                Stage::Front(step) => match self.writer.front(&self.out, &bitmaps, step)? {
+                    Some(pieces) => {
+                        given.extend(pieces);
+                        Stage::Front(step.saturating_add(1))
+                    }
+                    None => Stage::Block(self.out.next_stored(0)),
+                },
+                Stage::Block(Some(block)) => {
+                    given.extend(self.writer.before_payload(block, &bitmaps)?);
+                    self.payload(disk, plan, block, &mut given)?;
+                    Stage::Block(self.out.next_stored(block.saturating_add(1)))
+                }
+                Stage::Block(None) => Stage::Tail,
+                Stage::Tail => {
+                    given.extend(self.writer.tail(&self.out)?);
+                    Stage::Done
+                }
+                Stage::Done => break,
+            };
+        }
+        if matches!(self.stage, Stage::Done) {
+            given.flush();
+        }
+        self.pending = given.pending;
+        Ok(given.pieces)
+    }
+
+    /// The payload of one stored block: exactly a block's bytes.
+    fn payload(&self, disk: &Disk, plan: &Plan, block: u64, given: &mut Given) -> Result<()> {
+        let range = plan.range(block);
+        let size = self.writer.block_size();
+        if plan.recomposes() {
+            self.compose(disk, plan, range.clone(), given)?;
+        } else {
+            let top = disk.top()?;
+            let payload = top.blocks.get(block).payload();
+            let offset = payload.ok_or_else(|| Error::internal("a kept block without payload"))?;
+            let len = range.end.saturating_sub(range.start);
+            given.stored(top, 0, offset, len)?;
+        }
+        // Past the disk's end a block holds nothing.
+        given.zeros(size.saturating_sub(range.end.saturating_sub(range.start)));
+        Ok(())
+    }
+
+    fn compose(&self, disk: &Disk, plan: &Plan, range: Range<u64>, given: &mut Given) -> Result<()> {
+        for segment in disk.segments(range)? {
+            let Origin::Stored { layer, offset } = segment.origin else {
+                given.zeros(segment.len());
+                continue;
+            };
+            let image = disk.layers().get(layer).ok_or_else(|| Error::internal("a layer went missing"))?;
+            let mut at = segment.range.start;
+            let free: Vec<Range<u64>> = if plan.options.scrub {
+                plan.free.within(segment.range.clone()).collect()
+            } else {
+                Vec::new()
+            };
+            for hole in free.into_iter().chain(std::iter::once(segment.range.end..segment.range.end)) {
+                let from = offset.plus(at.saturating_sub(segment.range.start))?;
+                given.stored(image, layer, from, hole.start.saturating_sub(at))?;
+                given.zeros(hole.end.saturating_sub(hole.start));
+                at = hole.end;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The pieces made so far; the last may still grow.
+struct Given {
+    pieces: Vec<Piece>,
+    pending: Option<Piece>,
+    /// Bytes held in pieces of bytes.
+    made: u64,
+}
+
+impl Given {
+    fn extend(&mut self, pieces: Vec<Piece>) {
+        for piece in pieces {
+            self.push(piece);
+        }
+    }
+
+    fn push(&mut self, piece: Piece) {
+        if piece.is_empty() {
+            return;
+        }
+        if let Piece::Bytes(bytes) = &piece {
+            self.made = self.made.saturating_add(len64(bytes.len()));
+        }
+        match (&mut self.pending, piece) {
+            (Some(Piece::Source { layer, range }), Piece::Source { layer: next_layer, range: next })
+                if *layer == next_layer && range.end == next.start =>
+            {
+                range.end = next.end;
+            }
+            (Some(Piece::Zeros(len)), Piece::Zeros(more)) => *len = len.saturating_add(more),
+            // Short zeros between bytes are cheaper as bytes than as a piece.
+            (Some(Piece::Bytes(bytes)), Piece::Zeros(len))
+                if len < WORTH_NAMING && len64(bytes.len()) < COMPOSED =>
+            {
+                let len = usize::try_from(len).unwrap_or_default();
+                bytes.resize(bytes.len().saturating_add(len), 0);
+            }
+            (Some(Piece::Bytes(bytes)), Piece::Bytes(more)) if len64(bytes.len()) < COMPOSED => {
+                bytes.extend_from_slice(&more);
+            }
+            (_, piece) => {
+                self.flush();
+                self.pending = Some(piece);
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        self.pieces.extend(self.pending.take());
+    }
+
+    fn zeros(&mut self, len: u64) {
+        self.push(Piece::Zeros(len));
+    }
+
+    /// `len` bytes of `image`'s file from `offset` on: as a source range, or as bytes where the range
+    /// is short or the file does not hold them as they read.
+    fn stored(&mut self, image: &Image, layer: usize, offset: FileOffset, len: u64) -> Result<()> {
+        let continues = matches!(&self.pending, Some(Piece::Source { layer: l, range })
+            if *l == layer && range.end == offset.get());
+        if image.container.is_verbatim(offset, len) && (len >= WORTH_NAMING || continues) {
+            self.push(Piece::Source { layer, range: offset.get()..offset.plus(len)?.get() });
+            return Ok(());
+        }
+        let mut at = offset;
+        let mut left = len;
+        while left > 0 {
+            let n = left.min(COMPOSED);
+            let mut bytes = vec![0; index(n, "a piece")?];
+            image.container.read_exact_at(at.get(), &mut bytes)?;
+            self.push(Piece::Bytes(bytes));
+            at = at.plus(n)?;
+            left = left.saturating_sub(n);
+        }
+        Ok(())
+    }
+}
+
+/// The sector bitmaps of stored blocks: the source's own, where blocks stay what they are.
+struct SourceBitmaps<'a> {
+    disk: &'a Disk,
+    plan: &'a Plan,
+}
+
+impl BitmapSource for SourceBitmaps<'_> {
+    fn bitmap(&self, block: u64) -> Result<Option<SectorBitmap>> {
+        if self.plan.target.disk_type == DiskType::Differencing {
+            self.disk.top()?.sector_bitmap(block)
+        } else {
+            Ok(None)
+        }
+    }
+
+    fn stored_at(&self, block: u64) -> Option<Range<u64>> {
+        let top = self.disk.top().ok()?;
+        let Bitmaps::BeforePayload { len } = top.bitmaps else { return None };
+        // A block that is composed anew has all its bits set.
+        if self.plan.recomposes() || top.format != Format::Vhd {
+            return None;
+        }
+        match top.blocks.get(block) {
+            BlockState::Present(at) | BlockState::PartiallyPresent(at) => {
+                let start = at.get().checked_sub(len)?;
+                Some(start..at.get())
+            }
+            _ => None,
+        }
+    }
+}

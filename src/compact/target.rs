@@ -1,0 +1,146 @@
+//! The target: format, disk type and block size of the new image, and the writer that lays it out.
+
+use uuid::Uuid;
+
+use super::options::Options;
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{ContainerWriter, Disk, DiskType, Format, Geometry, Image, Metadata, vhd};
+
+/// Smallest and largest block of a VHDX (MS-VHDX 2.6.2.1).
+const VHDX_BLOCKS: (u64, u64) = (1 << 20, 256 << 20);
+/// Block sizes of a VHD that Windows is tested with.
+const VHD_BLOCKS: [u64; 2] = [512 << 10, 2 << 20];
+
+/// What is to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Container format.
+    pub format: Format,
+    /// Dynamic or differencing.
+    pub disk_type: DiskType,
+    /// Bytes of a block.
+    pub block_size: u64,
+    /// Bytes of the disk that the new image addresses.
+    pub addressable_size: u64,
+    /// How many blocks that is.
+    pub blocks: u64,
+    /// Whether stored blocks are stored blocks of the source, byte for byte: same format, type and
+    /// block size. Otherwise each is composed anew.
+    pub same_blocks: bool,
+}
+
+impl Target {
+    /// What `options` make of `disk`.
+    ///
+    /// # Errors
+    /// `wrong-image-type` for a fixed image without leave to make it dynamic; `needs-parent` for
+    /// flattening an incomplete chain; `invalid-argument` or `unsupported` for what cannot be made.
+    pub fn resolve(disk: &Disk, options: &Options) -> Result<Self> {
+        let top = disk.top()?;
+        let format = options.format.unwrap_or(top.format);
+        let disk_type = disk_type(disk, top, options)?;
+        check_format(top, format)?;
+        let block_size = match options.block_size {
+            Some(asked) => check_block_size(format, asked)?,
+            None if format == top.format && top.disk_type != DiskType::Fixed => top.geometry.block_size,
+            None => default_block_size(format, &top.geometry),
+        };
+        let recast = format != top.format || block_size != top.geometry.block_size;
+        if disk_type == DiskType::Differencing && recast {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                "a differencing disk keeps its format and block size, which its parent shares; flatten the chain to \
+                 change them",
+            ));
+        }
+        let addressable_size = top.geometry.addressable_size;
+        Ok(Self {
+            format,
+            disk_type,
+            block_size,
+            addressable_size,
+            blocks: addressable_size.div_ceil(block_size.max(1)),
+            same_blocks: !recast && disk_type == top.disk_type,
+        })
+    }
+
+    /// The writer of this target.
+    ///
+    /// # Errors
+    /// What the format's writer refuses.
+    pub fn writer(
+        &self,
+        source: &Image,
+        reads_changed: bool,
+        ids: &mut dyn FnMut() -> Uuid,
+    ) -> Result<Box<dyn ContainerWriter>> {
+        let _ = (reads_changed, &ids);
+        match (self.format, &source.metadata) {
+            (Format::Vhd, Metadata::Vhd(metadata)) => Ok(Box::new(vhd::Writer::like(
+                metadata,
+                self.addressable_size,
+                self.block_size,
+                self.disk_type,
+            )?)),
+            _ => Err(Error::new(ErrorKind::Unsupported, "VHDX output comes next")),
+        }
+    }
+}
+
+fn disk_type(disk: &Disk, top: &Image, options: &Options) -> Result<DiskType> {
+    match top.disk_type {
+        DiskType::Dynamic => Ok(DiskType::Dynamic),
+        DiskType::Fixed if options.to_dynamic => Ok(DiskType::Dynamic),
+        DiskType::Fixed => Err(Error::new(
+            ErrorKind::WrongImageType,
+            "this is a fixed disk, which always has its full size; it can become a dynamic one, which is only as large \
+             as what it holds, if you ask for that",
+        )),
+        DiskType::Differencing if options.flatten && !disk.is_complete() => Err(Error::new(
+            ErrorKind::NeedsParent,
+            "this is a differencing disk; to merge it with its parents, all of them must be given",
+        )),
+        DiskType::Differencing if options.flatten => Ok(DiskType::Dynamic),
+        DiskType::Differencing => Ok(DiskType::Differencing),
+    }
+}
+
+fn check_format(top: &Image, format: Format) -> Result<()> {
+    if format == top.format || format == Format::Vhdx {
+        return Ok(());
+    }
+    if top.geometry.logical_sector_size != 512 {
+        return Err(Error::new(ErrorKind::Unsupported, "a VHD has sectors of 512 bytes")
+            .expected(512, top.geometry.logical_sector_size));
+    }
+    if top.geometry.addressable_size > vhd::MAX_DISK_SIZE {
+        return Err(Error::new(ErrorKind::Unsupported, "a VHD holds disks of up to 2040 GiB")
+            .expected(format_args!("at most {} bytes", vhd::MAX_DISK_SIZE), top.geometry.addressable_size));
+    }
+    Ok(())
+}
+
+fn check_block_size(format: Format, asked: u64) -> Result<u64> {
+    let (fits, expected) = match format {
+        Format::Vhd => (VHD_BLOCKS.contains(&asked), "512K or 2M for a VHD"),
+        Format::Vhdx => (
+            asked.is_power_of_two() && (VHDX_BLOCKS.0..=VHDX_BLOCKS.1).contains(&asked),
+            "1M, 2M, 4M … 256M for a VHDX",
+        ),
+    };
+    if fits {
+        Ok(asked)
+    } else {
+        Err(Error::new(ErrorKind::InvalidArgument, "this block size cannot be made")
+            .expected(expected, asked))
+    }
+}
+
+/// For a new container: the source's own block size where the format has it, else the smallest that
+/// programs are used to, which saves most.
+fn default_block_size(format: Format, geometry: &Geometry) -> u64 {
+    match format {
+        Format::Vhd => 2 << 20,
+        Format::Vhdx => geometry.block_size.clamp(VHDX_BLOCKS.0, 2 << 20),
+    }
+}

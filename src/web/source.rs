@@ -1,0 +1,147 @@
+//! The host's files as readers: a browser's `File`, or any object with `read`.
+
+use js_sys::Uint8Array;
+use wasm_bindgen::prelude::*;
+use web_sys::{Blob, FileReaderSync};
+
+use super::error::from_js;
+use crate::compact::Input;
+use crate::error::{Error, ErrorKind, Result};
+use crate::io::{ReadAt, check_range};
+use crate::units::len64;
+use std::rc::Rc;
+
+/// Seconds from 1970 to 2000: VHD counts from there.
+const EPOCH_2000: f64 = 946_684_800.0;
+
+#[wasm_bindgen(typescript_custom_section)]
+const TYPES: &str = r#"
+/** A file of the host, read synchronously. */
+export interface JsSource {
+  /** The file's name, for messages. */
+  readonly name: string;
+  /** Its size in bytes. */
+  readonly size: number;
+  /** When it was last modified, in milliseconds since 1970, if known. */
+  readonly lastModified?: number;
+  /** In a dedicated worker: read through FileReaderSync. */
+  readonly blob?: Blob;
+  /** Elsewhere: exactly `length` bytes from `offset`; throws what went wrong. */
+  read?(offset: number, length: number): Uint8Array;
+}
+"#;
+
+#[wasm_bindgen]
+extern "C" {
+    /// A file of the host.
+    #[wasm_bindgen(typescript_type = "JsSource")]
+    #[derive(Clone)]
+    pub type JsSource;
+
+    #[wasm_bindgen(method, getter)]
+    fn name(this: &JsSource) -> String;
+    #[wasm_bindgen(method, getter)]
+    fn size(this: &JsSource) -> f64;
+    #[wasm_bindgen(method, getter, js_name = lastModified)]
+    fn last_modified(this: &JsSource) -> Option<f64>;
+    #[wasm_bindgen(method, getter)]
+    fn blob(this: &JsSource) -> Option<Blob>;
+    #[wasm_bindgen(method, catch)]
+    fn read(this: &JsSource, offset: f64, length: u32) -> Result<Uint8Array, JsValue>;
+}
+
+impl JsSource {
+    /// This file as an input of the core.
+    pub fn input(&self) -> Result<Input> {
+        let size = from_number(self.size()).ok_or_else(|| {
+            Error::new(ErrorKind::InvalidArgument, "the size of the file is no whole number")
+        })?;
+        let file: Rc<dyn ReadAt> = match self.blob() {
+            Some(blob) => Rc::new(BlobReader::new(blob, size)?),
+            None => Rc::new(HostReader { source: self.clone(), size }),
+        };
+        let modified = self.last_modified().map(|ms| (ms / 1000.0 - EPOCH_2000).round());
+        Ok(Input {
+            file,
+            name: self.name(),
+            modified: modified.and_then(from_number).and_then(|seconds| u32::try_from(seconds).ok()),
+        })
+    }
+}
+
+/// An object with `read`.
+struct HostReader {
+    source: JsSource,
+    size: u64,
+}
+
+impl ReadAt for HostReader {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        check_range(self, offset, len64(buf.len()))?;
+        if buf.is_empty() {
+            return Ok(());
+        }
+        let length = u32::try_from(buf.len()).map_err(|_| Error::internal("a read of more than 4 GiB"))?;
+        let bytes = self.source.read(number(offset), length).map_err(|thrown| from_js(&thrown))?;
+        copy(&bytes, buf)
+    }
+}
+
+/// A browser's `Blob`, read in a dedicated worker.
+struct BlobReader {
+    blob: Blob,
+    reader: FileReaderSync,
+    size: u64,
+}
+
+impl BlobReader {
+    fn new(blob: Blob, size: u64) -> Result<Self> {
+        let reader = FileReaderSync::new().map_err(|thrown| from_js(&thrown))?;
+        Ok(Self { blob, reader, size })
+    }
+}
+
+impl ReadAt for BlobReader {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        check_range(self, offset, len64(buf.len()))?;
+        if buf.is_empty() {
+            return Ok(());
+        }
+        let end = offset.saturating_add(len64(buf.len()));
+        let slice = self.blob.slice_with_f64_and_f64(number(offset), number(end));
+        let bytes = slice
+            .and_then(|slice| self.reader.read_as_array_buffer(&slice))
+            .map_err(|thrown| from_js(&thrown))?;
+        copy(&Uint8Array::new(&bytes), buf)
+    }
+}
+
+fn copy(bytes: &Uint8Array, buf: &mut [u8]) -> Result<()> {
+    if usize::try_from(bytes.length()) != Ok(buf.len()) {
+        return Err(Error::new(ErrorKind::SourceChanged, "the file became shorter while it was read"));
+    }
+    bytes.copy_to(buf);
+    Ok(())
+}
+
+/// A byte count as a JavaScript number.
+#[allow(clippy::as_conversions, clippy::cast_precision_loss)]
+pub fn number(value: u64) -> f64 {
+    // Exact below 2⁵³ (9 PB), and file sizes come from JavaScript as numbers in the first place.
+    value as f64
+}
+
+/// A JavaScript number as a byte count: a whole number from 0 to 2⁵³.
+#[allow(clippy::as_conversions, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+pub fn from_number(value: f64) -> Option<u64> {
+    // The range is checked first, so the conversion is exact.
+    (value.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(&value)).then_some(value as u64)
+}

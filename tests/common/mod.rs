@@ -1,0 +1,150 @@
+//! What the integration tests share: running a compaction natively, and finding tools and images.
+#![allow(
+    dead_code,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::unwrap_used,
+    clippy::panic
+)]
+
+use std::fs::File;
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::rc::Rc;
+
+use vhd_compactor::compact::{Analysis, Input, Layout, Options, Outcome, Plan, Scan, Verdict, Verification};
+use vhd_compactor::image::{self, Disk, DiskType, Piece};
+use vhd_compactor::io::{NativeFile, ReadAt};
+use vhd_compactor::{Error, Result};
+
+/// A file as an input of the core.
+pub fn input(path: &Path) -> Result<Input> {
+    let file = Rc::new(NativeFile::open(path)?);
+    Ok(Input { file, name: path.display().to_string(), modified: None })
+}
+
+/// Opens an image with its parents.
+pub fn analyse(path: &Path, parents: &[&Path]) -> Result<Analysis> {
+    Analysis::open(input(path)?, parents.iter().map(|p| input(p)).collect::<Result<_>>()?)
+}
+
+/// Executes a layout into a file, as a host does.
+pub fn write(layout: &mut Layout, analysis: &Analysis, plan: &Plan, output: &Path) -> Result<()> {
+    let mut file = File::create(output).unwrap();
+    let mut at = 0;
+    loop {
+        let pieces = layout.next_pieces(&analysis.disk, plan, 64, 1 << 20)?;
+        if pieces.is_empty() {
+            break;
+        }
+        for piece in pieces {
+            file.seek(SeekFrom::Start(at)).unwrap();
+            match &piece {
+                Piece::Zeros(_) => {}
+                Piece::Bytes(bytes) => file.write_all(bytes).unwrap(),
+                Piece::Source { layer, range } => {
+                    let container = &analysis.disk.layers()[*layer].container;
+                    let mut buf = vec![0; 4 << 20];
+                    let mut from = range.start;
+                    while from < range.end {
+                        let n = (range.end - from).min(buf.len() as u64);
+                        container.read_exact_at(from, &mut buf[..n as usize])?;
+                        file.write_all(&buf[..n as usize]).unwrap();
+                        from += n;
+                    }
+                }
+            }
+            at += piece.len();
+        }
+    }
+    assert_eq!(at, layout.outcome().size, "the size that was promised is the size that was written");
+    file.set_len(at).unwrap();
+    Ok(())
+}
+
+/// Compacts `source` into `output` and verifies it.
+pub fn compact(
+    source: &Path,
+    parents: &[&Path],
+    output: &Path,
+    options: Options,
+) -> Result<(Outcome, Verdict)> {
+    let analysis = analyse(source, parents)?;
+    let plan = Plan::new(&analysis.disk, analysis.free(&options), options)?;
+    let mut scan = Scan::new(&plan)?;
+    while !scan.step(&analysis.disk, &plan, 1 << 20)?.finished {}
+    let mut seed = 0u128;
+    let mut ids = || {
+        seed += 1;
+        uuid::Uuid::from_u128(0x1234_5678_9abc_4def_8000_0000_0000_0000 + seed)
+    };
+    let mut layout = Layout::new(&analysis.disk, &plan, scan, &mut ids)?;
+    write(&mut layout, &analysis, &plan, output)?;
+    let mut layers = vec![Rc::new(image::open(input(output)?.file)?)];
+    if plan.target.disk_type == DiskType::Differencing {
+        layers.extend(analysis.disk.layers()[1..].iter().cloned());
+    }
+    let disk = Disk::new(layers)?;
+    let may_differ = layout.may_differ(&plan);
+    let mut verification = Verification::new(&analysis.disk, &disk, may_differ, !plan.recomposes())?;
+    while !verification.step(&analysis.disk, &disk, 8 << 20)?.finished {}
+    Ok((layout.outcome(), verification.verdict().clone()))
+}
+
+/// The whole virtual disk of an image, for small ones.
+pub fn read_disk(path: &Path, parents: &[&Path]) -> Result<Vec<u8>> {
+    let analysis = analyse(path, parents)?;
+    vhd_compactor::io::read_vec(&analysis.disk, 0, analysis.disk.size() as usize)
+}
+
+/// The shared corpus, where it is there.
+pub fn corpus() -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/corpus");
+    path.is_dir().then_some(path)
+}
+
+/// Unpacks an image of the corpus into `dir`; none, and a visible line, where it is not there.
+pub fn unpack(test: &str, name: &str, dir: &Path) -> Option<PathBuf> {
+    let Some(packed) = corpus().map(|c| c.join("real").join(format!("{name}.xz"))).filter(|p| p.is_file())
+    else {
+        println!("skipped: {test}: {name} is not there");
+        return None;
+    };
+    let out = dir.join(name);
+    let status = Command::new("xz").arg("-dc").arg(packed).stdout(File::create(&out).unwrap()).status();
+    match status {
+        Ok(status) if status.success() => Some(out),
+        _ => {
+            println!("skipped: {test}: xz is missing");
+            None
+        }
+    }
+}
+
+/// Whether a program is installed; says so visibly where it is not.
+pub fn have(test: &str, program: &str) -> bool {
+    let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output();
+    let found = found.is_ok_and(|o| o.status.success());
+    if !found {
+        println!("skipped: {test}: {program} is missing");
+    }
+    found
+}
+
+/// Runs a program to its success and gives what it prints.
+pub fn run(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output().unwrap_or_else(|e| panic!("{program}: {e}"));
+    let text =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{program} {args:?}: {text}");
+    text
+}
+
+/// The error that an expression gave.
+pub fn refused<T>(result: Result<T>) -> Error {
+    match result {
+        Ok(_) => panic!("this was to be refused"),
+        Err(error) => error,
+    }
+}
