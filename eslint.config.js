@@ -29,7 +29,7 @@ export default [
     files: ['lib/**'],
     languageOptions: { globals: { ...globals['shared-node-browser'], ...globals.worker } },
   },
-  { files: ['lib/**/*.node.js', 'lib/sinks/path.js'], languageOptions: { globals: globals.nodeBuiltin } },
+  { files: ['lib/job.js', 'lib/*.node.js', 'lib/*/path.js'], languageOptions: { globals: globals.node } },
   {
     files: ['www/**'],
     languageOptions: { globals: { ...globals.browser, ...globals.worker, ...globals.serviceworker } },

@@ -1,7 +1,6 @@
 /** The command line: what may be asked, and the parsed question. */
 import { parseArgs } from 'node:util';
 
-/** @typedef {import('../lib/types.d.ts').CompactOptions} CompactOptions */
 /**
  * @typedef {object} Question
  * @property {'inspect' | 'compact' | 'verify'} command
@@ -9,7 +8,7 @@ import { parseArgs } from 'node:util';
  * @property {string[]} parents
  * @property {boolean} json
  * @property {boolean} force
- * @property {Omit<CompactOptions, 'parents'>} options
+ * @property {Omit<import('../lib/types.js').Options, 'parents'>} options
  */
 
 export const help = `\
@@ -64,6 +63,8 @@ const forCompact = {
   force: flag,
 };
 
+const modes = /** @type {const} */ (['full', 'quick', 'zero']);
+const formats = /** @type {const} */ (['vhd', 'vhdx']);
 const operands = { inspect: ['IMAGE'], compact: ['IMAGE', 'OUTPUT'], verify: ['ORIGINAL', 'COMPACTED'] };
 
 /**
@@ -88,14 +89,14 @@ export function parse(argv) {
     json: values.json,
     force: values.force,
     options: {
-      mode: oneOf('mode', values.mode, ['full', 'quick', 'zero']),
+      mode: oneOf('mode', values.mode, modes),
       verify: !values['no-verify'],
       toDynamic: values['to-dynamic'],
       flatten: values.flatten,
       scrub: values.scrub,
       dropPageFiles: values['drop-page-files'],
       ignoreShadowCopies: values['ignore-shadow-copies'],
-      ...(values.format !== undefined && { format: oneOf('format', values.format, ['vhd', 'vhdx']) }),
+      ...(values.format !== undefined && { format: oneOf('format', values.format, formats) }),
       ...(values['block-size'] !== undefined && { blockSize: sizeOf(values['block-size']) }),
     },
   };
@@ -126,7 +127,7 @@ function refuseOptionsOfCompact(/** @type {string[]} */ argv, /** @type {string}
 
 /**
  * @template {string} T
- * @param {string} option @param {string} value @param {T[]} allowed
+ * @param {string} option @param {string} value @param {readonly T[]} allowed
  */
 function oneOf(option, value, allowed) {
   const found = allowed.find((one) => one === value);

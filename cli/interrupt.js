@@ -5,7 +5,7 @@ const signals = /** @type {const} */ (['SIGINT', 'SIGTERM', 'SIGHUP']);
 /**
  * Waits for a job that a signal may cancel.
  * @template T
- * @param {import('../lib/types.d.ts').Job<T>} job
+ * @param {import('../lib/types.js').Job<T>} job
  */
 export async function interruptible(job) {
   const cancel = () => job.cancel();

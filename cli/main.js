@@ -1,9 +1,8 @@
 /** The command: asks the library, prints what it says, and gives the exit code. */
 import { readFileSync } from 'node:fs';
-import { CompactorError, PathSink, compact, inspect, verify } from '../lib/index.node.js';
+import { CompactorError, PathSink, PathSource, compact, inspect, verify } from '../lib/index.node.js';
 import { UsageError, help, parse } from './args.js';
 import { interruptible } from './interrupt.js';
-import { refuseOutput } from './output.js';
 import { showProgress } from './progress.js';
 import { compactLines, failureLine, inspectLines, verifyLines } from './reports.js';
 import { json, visible } from './text.js';
@@ -37,24 +36,28 @@ async function answer(/** @type {Question} */ question) {
 }
 
 /** @returns {Promise<{ report: unknown, lines: string[] }>} */
-async function ask({ command, files, parents, force, options }) {
+async function ask(/** @type {Question} */ { command, files, parents, force, options }) {
   const [first = '', second = ''] = files;
+  const image = new PathSource(first);
+  const all = { ...options, parents: parents.map((path) => new PathSource(path)) };
   if (command === 'inspect') {
-    const report = await inspect(first, { parents, ...options });
+    const report = await inspect(image, all);
     return { report, lines: inspectLines(report) };
   }
   if (command === 'verify') {
-    const report = await follow(verify(first, second, { parents, ...options }));
+    const report = await follow(verify(image, new PathSource(second), all));
     return { report, lines: verifyLines(report) };
   }
-  refuseOutput(second, [first, ...parents], force);
-  const report = await follow(compact(first, new PathSink(second, { force }), { parents, ...options }));
+  const sink = new PathSink(second, { force });
+  // Before minutes of reading, not after.
+  sink.refuse([image, ...all.parents]);
+  const report = await follow(await compact(image, sink, all));
   return { report, lines: compactLines(report) };
 }
 
 /**
  * @template T
- * @param {import('../lib/types.d.ts').Job<T>} job
+ * @param {import('../lib/types.js').Job<T>} job
  */
 async function follow(job) {
   const hide = showProgress(job, process.stderr);
@@ -69,7 +72,7 @@ async function follow(job) {
 function fail(/** @type {unknown} */ error, /** @type {boolean} */ asJson) {
   const { code, message, site } = described(error);
   if (asJson) process.stdout.write(`${json({ error: { code, message, site } })}\n`);
-  else process.stderr.write(`${visible(failureLine({ message, site }))}\n`);
+  else process.stderr.write(`${visible(failureLine(message, site))}\n`);
   if (error instanceof UsageError) {
     if (!asJson) process.stderr.write('Try: vhd-compactor --help\n');
     return exit.usage;

@@ -1,7 +1,7 @@
 /** A progress bar on a terminal's last line; nothing anywhere else. */
 import { duration, size, visible } from './text.js';
 
-/** @typedef {import('../lib/types.d.ts').Job<unknown>} AnyJob */
+/** @typedef {import('../lib/types.js').Job<unknown>} AnyJob */
 
 const verbs = {
   queued: 'Waiting',

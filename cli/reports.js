@@ -1,126 +1,148 @@
 /** The reports of the library as text. Every function gives lines; whoever prints them makes them safe. */
 import { columns, duration, exactSize, number, percent, size } from './text.js';
 
-/** @typedef {import('../lib/types.d.ts').InspectReport} InspectReport */
-/** @typedef {import('../lib/types.d.ts').CompactReport} CompactReport */
-/** @typedef {import('../lib/types.d.ts').VerifyReport} VerifyReport */
-/** @typedef {{ code: string, message: string }} Message */
+/**
+ * @import { CompactReport, EstimateReport, InspectReport, Site, VerificationReport, VerifyReport } from '../lib/types.js'
+ * @typedef {InspectReport['volumes'][number]} Volume
+ * @typedef {{ code: string, message: string }} Notice
+ */
 
 /** @returns {string[]} */
 export function inspectLines(/** @type {InspectReport} */ report) {
+  const { estimate, unavailable } = report;
   return [
     report.file,
     ...columns(facts(report)),
-    ...section('Volumes', columns(report.volumes.map(volumeRow))),
-    ...section('Compacting', columns(estimateRows(report))),
-    ...section('Why it will not shrink more', items(report.estimate.reasons)),
-    ...section('Would be lost', report.estimate.dataLost.map((what) => `  - ${what}`)),
-    ...section('Warnings', items(report.warnings)),
+    ...section('Volumes', volumeLines(report.volumes)),
+    ...section('Compacting', estimate ? columns(estimateRows(estimate, report.fileSize)) : notices([unavailable])),
+    ...section('Why it will not shrink more', notices(reasons(estimate))),
+    ...section('Warnings', notices(report.warnings)),
   ];
 }
 
 /** @returns {string[][]} */
-function facts({ format, diskType, blockSize, logicalSectorSize, blocks, ...report }) {
-  const layout = diskType === 'fixed' ? '' : `, blocks of ${size(blockSize)}`;
-  const partial = blocks.partiallyPresent ? `, ${number(blocks.partiallyPresent)} of them partially` : '';
+function facts(/** @type {InspectReport} */ report) {
+  const { format, diskType, blocks, parent } = report;
+  const layout = diskType === 'fixed' ? '' : `, blocks of ${size(report.blockSize)}`;
+  const partial = blocks.partiallyPresent ? `, and ${number(blocks.partiallyPresent)} in part` : '';
+  const stored = `${number(blocks.present)} of ${number(blocks.total)} stored${partial}`;
   return [
-    ['Format', `${format.toUpperCase()}, ${diskType}${layout}, sectors of ${size(logicalSectorSize)}`],
+    ['Format', `${format.toUpperCase()}, ${diskType}${layout}, sectors of ${size(report.logicalSectorSize)}`],
     ['Virtual size', exactSize(report.virtualSize)],
     ['File size', exactSize(report.fileSize)],
-    ...(diskType === 'fixed'
-      ? []
-      : [['Blocks', `${number(blocks.present)} of ${number(blocks.total)} present${partial}`]]),
+    ...(diskType === 'fixed' ? [] : [['Blocks', stored]]),
     ['Created by', report.creator],
     ['Identity', report.identity],
-    ...(report.parent ? [['Parent', [report.parent.id, ...report.parent.paths].join('  ')]] : []),
+    ...(parent ? [['Parent', `${parent.id}${parent.found ? '' : ', not given: name it with --parent'}`]] : []),
+    ...(parent && !parent.found ? parent.paths.map((path) => ['', `last seen at ${path}`]) : []),
   ];
 }
 
 /** @returns {string[]} */
-function volumeRow(/** @type {InspectReport['volumes'][number]} */ volume) {
-  const free = volume.freeBytes === null ? '' : `${size(volume.freeBytes)} free`;
-  const declined = volume.declined ? `only looked at for zeros: ${volume.declined.detail}` : '';
+function volumeLines(/** @type {Volume[]} */ volumes) {
+  const rows = columns(volumes.map(volumeRow));
+  return volumes.flatMap(({ declined }, i) => [rows[i], ...(declined ? [`      ${declined.detail}`] : [])]);
+}
+
+/** @returns {string[]} */
+function volumeRow(/** @type {Volume} */ volume) {
+  const label = volume.label || volume.name;
+  const amounts = [
+    volume.declined ? 'only looked at for zeros:' : `${size(volume.freeBytes ?? 0)} free`,
+    volume.pageFileBytes ? `${size(volume.pageFileBytes)} in page files` : '',
+    volume.shadowCopyBytes ? `${size(volume.shadowCopyBytes)} held by shadow copies` : '',
+  ];
   return [
-    `${volume.index}`,
-    volume.scheme,
+    volume.scheme === 'whole' ? 'whole disk' : `${volume.scheme.toUpperCase()} ${volume.index}`,
     `at ${size(volume.start)}`,
     size(volume.length),
-    volume.fileSystem || volume.type,
-    volume.label ? `“${volume.label}”` : volume.name ? `“${volume.name}”` : '',
-    declined || free,
+    volume.fileSystem,
+    label ? `“${label}”` : '',
+    amounts.filter(Boolean).join(', '),
   ];
 }
 
+/** What the list of volumes has not said already. */
+function reasons(/** @type {EstimateReport | null} */ estimate) {
+  return (estimate?.reasons ?? []).filter(({ code }) => code !== 'volume-declined');
+}
+
 /** @returns {string[][]} */
-function estimateRows(/** @type {InspectReport} */ { estimate, fileSize }) {
-  if (estimate.saves <= 0 && estimate.mayBeZeroBytes === 0) return [['Nothing to gain', '']];
+function estimateRows(/** @type {EstimateReport} */ estimate, /** @type {number} */ fileSize) {
+  const { outputSize, saves, exact, mayBeZeroBytes, mustStayBytes } = estimate;
   return [
-    ['New size', `${exactSize(estimate.outputSize)} at most`],
-    ['Saves', `${size(estimate.saves)} at least (${percent(estimate.saves, fileSize)})`],
+    ['New size', `${exact ? '' : 'at most '}${exactSize(Math.min(outputSize, fileSize))}`],
+    ['Saves', `${exact ? '' : 'at least '}${size(saves)} (${percent(saves, fileSize)})`],
     ['Proved free', size(estimate.freeBytes)],
-    ['May be zero', `${size(estimate.mayBeZeroBytes)}, known once it has been read`],
-    ['Must stay', size(estimate.mustStayBytes)],
+    ['Unknown', `${size(mayBeZeroBytes)}${mayBeZeroBytes ? ', which goes where it is zero' : ''}`],
+    ['In use', `${size(mustStayBytes)}${mustStayBytes ? ', which goes where a whole block is zero' : ''}`],
   ];
 }
 
 /** @returns {string[]} */
 export function compactLines(/** @type {CompactReport} */ report) {
   if (report.nothingToGain) {
-    return ['Nothing to gain: the image is as small as it gets. No file was written.', ...warnings(report)];
+    return ['Nothing to gain: the image is as small as it can be. No file was written.', ...warnings(report)];
   }
-  const { blocks, inputSize, outputSize } = report;
+  const { inputSize, outputSize } = report;
   const saved = inputSize - outputSize;
   return [
     ...columns([
       ['Before', exactSize(inputSize), report.input],
       ['After', exactSize(outputSize), report.output ?? ''],
-      ['Saved', exactSize(saved), percent(saved, inputSize)],
+      saved < 0 ? ['Grown by', exactSize(-saved)] : ['Saved', exactSize(saved), percent(saved, inputSize)],
     ]),
-    ...section('Left out', [
-      ...report.dropped.map(
-        ({ volume, bytes, why }) => `  - ${size(bytes)}${volume === null ? '' : ` in volume ${volume}`}: ${why}`,
-      ),
-      ...omitted(blocks.omitted),
-    ]),
+    ...section('Left out', [...dropped(report), ...omitted(report)]),
     '',
-    verification(report),
+    report.verified && report.verification ? `Verified: ${compared(report.verification)}` : 'Not verified.',
     `${size(report.bytesRead)} read and ${size(report.bytesWritten)} written in ${duration(report.elapsedMs / 1000)}.`,
     ...warnings(report),
   ];
 }
 
+const dropped = (/** @type {CompactReport} */ report) =>
+  report.dropped.map(
+    ({ volume, fileSystem, bytes, why }) =>
+      `  - ${size(bytes)} in ${volume ? `volume ${volume} (${fileSystem})` : `the ${fileSystem} volume`}: ${why}`,
+  );
+
 /** @returns {string[]} */
-function omitted(/** @type {CompactReport['blocks']['omitted']} */ { zero, free, equalToParent }) {
-  const kinds = [
-    [zero, 'found to be zero'],
-    [free, 'proved free'],
-    [equalToParent, 'equal to the parent'],
-  ];
-  const told = kinds.filter(([count]) => count).map(([count, why]) => `${number(Number(count))} ${why}`);
-  return told.length ? [`  - blocks: ${told.join(', ')}`] : [];
+function omitted(/** @type {CompactReport} */ { blocks: { omitted: blocks } }) {
+  const kinds = /** @type {const} */ ([
+    [blocks.free, 'free'],
+    [blocks.zero, 'zero'],
+    [blocks.equalToParent, 'equal to the parent'],
+  ]);
+  const told = kinds.filter(([count]) => count > 0).map(([count, why]) => `${number(count)} ${why}`);
+  return told.length > 0 ? [`  - blocks: ${told.join(', ')}`] : [];
 }
 
-function verification(/** @type {CompactReport} */ { verified, verification: proof }) {
-  if (!verified || !proof) return 'Not verified.';
-  return `Verified: ${compared(proof)}`;
-}
-
-const compared = (/** @type {VerifyReport} */ { comparedBytes, skippedFreeBytes }) =>
+const compared = (/** @type {VerificationReport} */ { comparedBytes, skippedFreeBytes }) =>
   `${exactSize(comparedBytes)} read the same in both` +
-  `${skippedFreeBytes ? `; ${size(skippedFreeBytes)} of free space were left out` : ''}.`;
+  `${skippedFreeBytes ? `; ${size(skippedFreeBytes)} of free space need not` : ''}.`;
 
 /** @returns {string[]} */
-export function verifyLines(/** @type {VerifyReport} */ report) {
-  return [`The images are the same: ${compared(report)}`, `  ${report.algorithm}  ${report.digest}`];
+export function verifyLines(/** @type {VerifyReport} */ { verification }) {
+  return [
+    `The disks are the same: ${compared(verification)}`,
+    ...columns([[verification.algorithm, verification.digest]]),
+  ];
 }
 
 /** A failure as one sentence, with the place in the file where it was seen. */
-export function failureLine(/** @type {{ message: string, site?: import('./failure.js').Site }} */ { message, site }) {
+export function failureLine(/** @type {string} */ message, /** @type {Site | null} */ site) {
   const place = site ? ` (${site.structure} at ${site.space} offset 0x${site.offset.toString(16)})` : '';
   return `vhd-compactor: ${message}${place}`;
 }
 
-const warnings = (/** @type {CompactReport} */ report) => section('Warnings', items(report.warnings));
-const items = (/** @type {Message[]} */ messages) => messages.map(({ message }) => `  - ${message}`);
-const section = (/** @type {string} */ title, /** @type {string[]} */ lines) =>
-  lines.length ? ['', title, ...lines] : [];
+const warnings = (/** @type {CompactReport} */ report) => section('Warnings', notices(report.warnings));
+
+/** @returns {string[]} */
+function notices(/** @type {(Notice | null)[]} */ all) {
+  return all.flatMap((notice) => (notice ? [`  - ${notice.message}`] : []));
+}
+
+/** @returns {string[]} */
+function section(/** @type {string} */ title, /** @type {string[]} */ lines) {
+  return lines.length > 0 ? ['', title, ...lines] : [];
+}

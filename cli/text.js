@@ -11,7 +11,7 @@ export function size(/** @type {number} */ bytes) {
     value /= 1024;
     unit += 1;
   }
-  return unit === 0 ? `${bytes} bytes` : `${value.toFixed(value < 99.95 ? 1 : 0)} ${units[unit]}`;
+  return `${value.toFixed(Number.isInteger(value) || value >= 99.95 ? 0 : 1)} ${units[unit]}`;
 }
 
 const grouped = new Intl.NumberFormat('en-GB');
@@ -27,8 +27,9 @@ export function duration(/** @type {number} */ seconds) {
   return minutes < 100 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
+/** A share, rounded down: what is left of a disk is never "100 %" saved. */
 export const percent = (/** @type {number} */ part, /** @type {number} */ whole) =>
-  `${whole > 0 ? Math.round((100 * part) / whole) : 0} %`;
+  `${whole > 0 ? Math.floor((100 * part) / whole) : 0} %`;
 
 /** Rows with their columns aligned, two spaces in front of each. */
 export function columns(/** @type {string[][]} */ rows) {

@@ -10,8 +10,9 @@ import { runSteps } from './lib/test-run.mjs';
 await main(async () => {
   const wanted = process.argv.slice(2);
   const unknown = wanted.filter((start) => !steps.some(({ name }) => name.startsWith(start)));
-  if (unknown.length > 0)
+  if (unknown.length > 0) {
     throw new Stop(`No step ${unknown.join(', ')}; there are: ${steps.map(({ name }) => name).join(', ')}`);
+  }
   await prepareTests();
   const chosen = (/** @type {import('./lib/steps.mjs').Step} */ { name, always }) =>
     wanted.length === 0 || always || wanted.some((start) => name.startsWith(start));

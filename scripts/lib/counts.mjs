@@ -41,13 +41,10 @@ export function ofCargo(output) {
     const end = /^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored/.exec(line);
     if (section) program.section = section[1] ?? '';
     else if (skip) addSkip(program, skip[1] ?? '', skip[2] ?? '');
-    else if (verdict?.[2] === 'ignored')
-      program.ignored.push({ name: verdict[1] ?? '', why: verdict[3] ?? 'ignored' });
+    else if (verdict?.[2] === 'ignored') program.ignored.push({ name: verdict[1] ?? '', why: verdict[3] ?? 'ignored' });
     else if (verdict) program.failed.add(verdict[1] ?? '');
     else if (end) {
-      const early = [...program.skips]
-        .filter(([test]) => !program.failed.has(test))
-        .map(([, skipped]) => skipped);
+      const early = [...program.skips].filter(([test]) => !program.failed.has(test)).map(([, skipped]) => skipped);
       total.passed += Number(end[1]) - early.length;
       total.failed += Number(end[2]);
       total.skipped.push(...early, ...program.ignored);

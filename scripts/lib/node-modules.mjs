@@ -22,8 +22,7 @@ function installed() {
   return [...names].every(
     (name) =>
       name in present
-        ? wanted[name]?.version === present[name]?.version &&
-          wanted[name]?.integrity === present[name]?.integrity
+        ? wanted[name]?.version === present[name]?.version && wanted[name]?.integrity === present[name]?.integrity
         : wanted[name]?.optional, // Made for another system.
   );
 }

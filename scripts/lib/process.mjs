@@ -57,9 +57,7 @@ const killGroups = () => groups.forEach(killGroup);
 export function attempt(command, args, { cwd = root, env = process.env, output = 'keep', limit } = {}) {
   return new Promise((resolve, reject) => {
     const stdio =
-      output === 'show'
-        ? /** @type {const} */ (['ignore', 2, 2])
-        : /** @type {const} */ (['ignore', 'pipe', 'pipe']);
+      output === 'show' ? /** @type {const} */ (['ignore', 2, 2]) : /** @type {const} */ (['ignore', 'pipe', 'pipe']);
     // A process group of its own, so that a limit ends the grandchildren too.
     const child = spawn(command, args, { cwd, env, stdio: [...stdio], detached: limit !== undefined });
     /** @type {Buffer[]} */

@@ -45,15 +45,12 @@ function lockedWasmBindgen() {
 /** cargo, a linker, and the wasm32 target. */
 export async function ensureRust() {
   if (!which('cargo')) addToPath(join(process.env.CARGO_HOME || join(homedir(), '.cargo'), 'bin'));
-  if (!which('cargo'))
-    throw new Stop('Rust is missing: install it from https://rustup.rs and run this again.');
+  if (!which('cargo')) throw new Stop('Rust is missing: install it from https://rustup.rs and run this again.');
   if (!which('cc') && process.platform !== 'win32') {
     await ensurePackages([{ name: 'build-essential', provides: ['cc'], for: 'Rust cannot link without it' }]);
     if (!which('cc')) throw new Stop('Rust needs a linker: install a C compiler (`cc`) and run this again.');
   }
-  const library = (
-    await run('rustc', ['--print', 'target-libdir', '--target', 'wasm32-unknown-unknown'])
-  ).trim();
+  const library = (await run('rustc', ['--print', 'target-libdir', '--target', 'wasm32-unknown-unknown'])).trim();
   if (!existsSync(library)) {
     await announce('Adding the wasm32-unknown-unknown target', () =>
       run('rustup', ['target', 'add', 'wasm32-unknown-unknown']),
@@ -68,8 +65,7 @@ export async function ensureRustComponents() {
     ['clippy', 'clippy'],
   ])) {
     const { code } = await attempt('cargo', [command, '--version']);
-    if (code !== 0)
-      await announce(`Adding ${component}`, () => run('rustup', ['component', 'add', component]));
+    if (code !== 0) await announce(`Adding ${component}`, () => run('rustup', ['component', 'add', component]));
   }
 }
 

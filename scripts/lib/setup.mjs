@@ -8,14 +8,7 @@
  */
 import { ensureNodeModules } from './node-modules.mjs';
 import { buildPage } from './page.mjs';
-import {
-  ensureCargoTool,
-  ensureRust,
-  ensureRustComponents,
-  geckodriver,
-  wasmBindgen,
-  wasmPack,
-} from './rust.mjs';
+import { ensureCargoTool, ensureRust, ensureRustComponents, geckodriver, wasmBindgen, wasmPack } from './rust.mjs';
 import { ensurePackages, ensurePython, testPackages } from './system.mjs';
 import { buildWasm } from './wasm.mjs';
 

@@ -40,7 +40,7 @@ export const steps = [
   build('engine', buildWasm),
   // After the engine: its declarations are among what is checked.
   nodeCheck('tsc', 'typescript/bin/tsc'),
-  cargoTests('cargo test', 'cargo', 'test', '--', '--show-output'),
+  cargoTests('cargo test', 'cargo', 'test', '--no-fail-fast', '--', '--show-output'),
   build('page', buildPage),
   nodeTests('scripts', 'tests/scripts'),
   nodeTests('cli', 'tests/cli'),
@@ -63,11 +63,7 @@ function check(/** @type {string} */ name, /** @type {string} */ command, /** @t
 }
 
 /** @returns {Step} */
-function nodeCheck(
-  /** @type {string} */ name,
-  /** @type {string} */ script,
-  /** @type {string[]} */ ...args
-) {
+function nodeCheck(/** @type {string} */ name, /** @type {string} */ script, /** @type {string[]} */ ...args) {
   return check(name, process.execPath, bin(script), ...args);
 }
 
@@ -84,11 +80,7 @@ function build(/** @type {string} */ what, /** @type {() => Promise<void>} */ wo
 }
 
 /** @returns {Step} */
-function cargoTests(
-  /** @type {string} */ name,
-  /** @type {string} */ command,
-  /** @type {string[]} */ ...args
-) {
+function cargoTests(/** @type {string} */ name, /** @type {string} */ command, /** @type {string[]} */ ...args) {
   return {
     name,
     async run() {
@@ -107,16 +99,10 @@ function wasmPack(
   /** @type {string} */ program,
   /** @type {string} */ driver,
 ) {
-  const args = [
-    'test',
-    '--headless',
-    `--${browser}`,
-    `--${driver}`,
-    which(driver) ?? driver,
-    '--mode',
-    'no-install',
-  ];
-  return { ...cargoTests(`wasm-pack ${browser}`, 'wasm-pack', ...args), programs: [program, driver] };
+  const args = ['--headless', `--${browser}`, `--${driver}`, which(driver) ?? driver, '--mode', 'no-install'];
+  // wasm-pack compiles first and then runs `cargo test`: one profile for both, or all is compiled twice.
+  const step = cargoTests(`wasm-pack ${browser}`, 'wasm-pack', 'test', ...args, '--', '--profile', 'test');
+  return { ...step, programs: [program, driver] };
 }
 
 /** @returns {Step} the files `*.test.mjs` of a folder */

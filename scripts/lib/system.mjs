@@ -57,15 +57,13 @@ export async function ensurePackages(/** @type {Package[]} */ packages) {
     // One package that this system does not have must not keep the others away.
     for (const name of names) {
       const { code, output } = await apt(install([name]));
-      if (code !== 0)
-        say(`  ${name} could not be installed; tests that need it will be skipped.\n${tail(output)}`);
+      if (code !== 0) say(`  ${name} could not be installed; tests that need it will be skipped.\n${tail(output)}`);
     }
   });
 }
 
 const install = (/** @type {string[]} */ names) => ['install', '-y', '--no-install-recommends', ...names];
-const tail = (/** @type {string} */ text) =>
-  text.trimEnd().split('\n').slice(-3).join('\n').replace(/^/gm, '    ');
+const tail = (/** @type {string} */ text) => text.trimEnd().split('\n').slice(-3).join('\n').replace(/^/gm, '    ');
 
 async function missing(/** @type {Package[]} */ packages) {
   const absent = packages.filter(({ provides }) => provides.some((program) => !which(program)));
@@ -104,8 +102,7 @@ export async function ensurePython() {
     rmSync(home, { recursive: true, force: true });
     await announce('Preparing the Python readers of disk images', async () => {
       const made = await attempt('python3', ['-m', 'venv', home]);
-      const filled =
-        made.code === 0 ? await attempt(python, ['-m', 'pip', 'install', '-q', '-r', requirements]) : made;
+      const filled = made.code === 0 ? await attempt(python, ['-m', 'pip', 'install', '-q', '-r', requirements]) : made;
       if (filled.code === 0) mkdirSync(join(home, 'complete'));
       else say(`  not possible; tests that need them will be skipped.\n${tail(filled.output)}`);
     });

@@ -16,9 +16,7 @@ export async function runSteps(steps) {
     const { counts: result, output } = await outcomeOf(step);
     if (result.failed > 0) console.log(output.trimEnd());
     const mark = result.failed > 0 ? '✗' : result.passed > 0 ? '✓' : '–';
-    console.log(
-      `${mark} ${step.name.padEnd(20)} ${line(result).padEnd(36)} ${seconds(Date.now() - started)}`,
-    );
+    console.log(`${mark} ${step.name.padEnd(20)} ${line(result).padEnd(36)} ${seconds(Date.now() - started)}`);
     results.push({
       ...result,
       skipped: result.skipped.map(({ name, why }) => ({ name: `${step.name}: ${name}`, why })),
@@ -44,8 +42,7 @@ async function outcomeOf(step) {
   try {
     return await step.run();
   } catch (error) {
-    const output =
-      error instanceof Stop ? error.message : String(error instanceof Error ? error.stack : error);
+    const output = error instanceof Stop ? error.message : String(error instanceof Error ? error.stack : error);
     return { counts: counts({ failed: 1 }), output };
   }
 }

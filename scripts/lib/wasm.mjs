@@ -3,7 +3,7 @@
  *
  *   src/ ── cargo build ──► target/…/vhd_compactor.wasm ── wasm-bindgen ──► .js .d.ts .wasm ── wasm-opt ──► pkg/
  */
-import { mkdtempSync, renameSync, rmSync, statSync } from 'node:fs';
+import { renameSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { announce, say } from './console.mjs';
 import { buildIfChanged } from './inputs.mjs';
@@ -51,7 +51,7 @@ async function compile() {
     await run('cargo', ['metadata', '--no-deps', '--format-version', '1', '--quiet']),
   );
   const compiled = join(folder, target, 'release', `${module}.wasm`);
-  const beside = mkdtempSync(inRoot('pkg-'));
+  const beside = inRoot(`pkg-${process.pid}`);
   try {
     await run('wasm-bindgen', ['--target', 'web', '--out-dir', beside, compiled]);
     const wasm = join(beside, `${module}_bg.wasm`);
