@@ -17,7 +17,6 @@ use crate::image::{
     BitmapSource, Bitmaps, BlockPlan, BlockState, ContainerWriter, Disk, DiskType, Format, Image, Origin,
     Piece, SectorBitmap,
 };
-use crate::io::ReadAt;
 use crate::units::{FileOffset, index, len64};
 
 /// Source ranges and zeros shorter than this are copied into a piece of bytes.
@@ -250,7 +249,7 @@ impl Given {
         while left > 0 {
             let n = left.min(COMPOSED);
             let mut bytes = vec![0; index(n, "a piece")?];
-            image.container.read_exact_at(at.get(), &mut bytes)?;
+            image.container.read_payload(at, &mut bytes)?;
             self.push(Piece::Bytes(bytes));
             at = at.plus(n)?;
             left = left.saturating_sub(n);

@@ -22,6 +22,8 @@ mod options;
 mod plan;
 mod scan;
 mod target;
+#[cfg(test)]
+mod tests;
 mod verify;
 
 pub use analysis::{Analysis, Input, VolumeFindings};

@@ -91,6 +91,8 @@ impl Plan {
     /// What [`Target::resolve`] refuses; read errors of sector bitmaps.
     pub fn new(disk: &Disk, free: Extents, options: Options) -> Result<Self> {
         let target = Target::resolve(disk, &options)?;
+        // Zero mode believes no file system, whatever it is told.
+        let free = if options.mode == Mode::Zero { Extents::new() } else { free };
         let decisions = Pairs::new(target.blocks)?;
         let mut plan = Self { target, options, free, counts: Counts::default(), decisions };
         plan.counts.absent = plan.target.blocks;

@@ -207,7 +207,7 @@ impl Scan {
                 let len = index(to.saturating_sub(from), "a run")?;
                 self.buffer.resize(len.max(self.buffer.len()), 0);
                 let bytes = self.buffer.get_mut(..len).unwrap_or_default();
-                crate::io::ReadAt::read_exact_at(&image.container, place.get(), bytes)?;
+                image.container.read_payload(place, bytes)?;
                 self.bytes_read = self.bytes_read.saturating_add(len64(len));
                 if !zero_except(bytes, from, &free) {
                     return Ok(Verdict::InUse);

@@ -165,6 +165,16 @@ impl Container {
     }
 }
 
+impl Container {
+    /// Reads payload, which is read once and must not push metadata out of the cache.
+    ///
+    /// # Errors
+    /// Read errors.
+    pub fn read_payload(&self, offset: FileOffset, buf: &mut [u8]) -> Result<()> {
+        self.bytes.inner().read_exact_at(offset.get(), buf)
+    }
+}
+
 impl ReadAt for Container {
     fn size(&self) -> u64 {
         self.bytes.size()

@@ -7,9 +7,12 @@
 //! ```
 //! What the specification leaves open, implementations settled differently; each such place says so.
 
+mod bat;
 mod format;
 mod geometry;
 mod open;
+#[cfg(test)]
+pub(crate) mod tests;
 mod writer;
 
 pub use format::{Footer, ParentLocator};

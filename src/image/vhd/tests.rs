@@ -1,0 +1,313 @@
+//! One image that is accepted, and every way to break one field of it.
+
+use std::rc::Rc;
+
+use proptest::prelude::*;
+use uuid::Uuid;
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::format::{DynamicHeader, Footer};
+use super::{Writer, open};
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{
+    BitmapSource, BlockPlan, BlockState, ContainerWriter, DiskType, Image, OutState, Piece, SectorBitmap,
+};
+use crate::io::ReadAt;
+
+const BLOCK: u64 = 64 << 10;
+const DISK: u64 = 10 * BLOCK;
+
+struct NoBitmaps;
+impl BitmapSource for NoBitmaps {
+    fn bitmap(&self, _: u64) -> Result<Option<SectorBitmap>> {
+        Ok(None)
+    }
+    fn stored_at(&self, _: u64) -> Option<std::ops::Range<u64>> {
+        None
+    }
+}
+
+/// A dynamic disk of ten blocks of 64 KiB, of which 1 and 4 are present and full of their number.
+fn valid() -> Vec<u8> {
+    dynamic(DISK, BLOCK, &[(1, vec![1; BLOCK as usize]), (4, vec![4; BLOCK as usize])])
+}
+
+/// A dynamic disk with these blocks present, in this order of the disk.
+pub(crate) fn dynamic(disk_size: u64, block_size: u64, blocks: &[(u64, Vec<u8>)]) -> Vec<u8> {
+    let writer = Writer::new(disk_size, block_size, Uuid::from_u128(7), 1234).unwrap();
+    let mut plan = BlockPlan::new(disk_size.div_ceil(block_size)).unwrap();
+    for (block, _) in blocks {
+        plan.set(*block, OutState::Present);
+    }
+    plan.seal();
+    let mut image = Vec::new();
+    let mut put = |pieces: Vec<Piece>| {
+        for piece in pieces {
+            match piece {
+                Piece::Bytes(bytes) => image.extend(bytes),
+                Piece::Zeros(len) => image.extend(vec![0; len as usize]),
+                Piece::Source { .. } => panic!("there is no source"),
+            }
+        }
+    };
+    let mut step = 0;
+    while let Some(pieces) = writer.front(&plan, &NoBitmaps, step).unwrap() {
+        put(pieces);
+        step += 1;
+    }
+    for (block, payload) in blocks {
+        put(writer.before_payload(*block, &NoBitmaps).unwrap());
+        put(vec![Piece::Bytes(payload.clone())]);
+    }
+    put(writer.tail(&plan).unwrap());
+    assert_eq!(image.len() as u64, writer.file_size(&plan).unwrap());
+    image
+}
+
+fn open_bytes(bytes: Vec<u8>) -> Result<Image> {
+    open(Rc::new(bytes) as Rc<dyn ReadAt>)
+}
+
+fn footer_of(image: &[u8]) -> Footer {
+    Footer::read_from_bytes(&image[image.len() - 512..]).unwrap()
+}
+
+fn header_of(image: &[u8]) -> DynamicHeader {
+    DynamicHeader::read_from_bytes(&image[512..1536]).unwrap()
+}
+
+/// The valid image with one change to its footer (both copies, checksums right).
+fn with_footer(change: impl FnOnce(&mut Footer)) -> Vec<u8> {
+    let mut image = valid();
+    let mut footer = footer_of(&image);
+    change(&mut footer);
+    let footer = footer.sealed();
+    let end = image.len() - 512;
+    image[..512].copy_from_slice(footer.as_bytes());
+    image[end..].copy_from_slice(footer.as_bytes());
+    image
+}
+
+/// The valid image with one change to its dynamic header (checksum right).
+fn with_header(change: impl FnOnce(&mut DynamicHeader)) -> Vec<u8> {
+    let mut image = valid();
+    let mut header = header_of(&image);
+    change(&mut header);
+    image[512..1536].copy_from_slice(header.sealed().as_bytes());
+    image
+}
+
+/// The valid image with one BAT entry set.
+fn with_entry(entry: usize, sector: u32) -> Vec<u8> {
+    let mut image = valid();
+    image[1536 + 4 * entry..][..4].copy_from_slice(&sector.to_be_bytes());
+    image
+}
+
+fn entry_of(image: &[u8], entry: usize) -> u32 {
+    u32::from_be_bytes(image[1536 + 4 * entry..][..4].try_into().unwrap())
+}
+
+fn refusal(image: Vec<u8>) -> Error {
+    match open_bytes(image) {
+        Ok(_) => panic!("this was to be refused"),
+        Err(error) => error,
+    }
+}
+
+#[track_caller]
+fn refused(image: Vec<u8>, kind: ErrorKind, structure: &str, offset: u64) {
+    let error = refusal(image);
+    let site = error.site().unwrap();
+    assert_eq!((error.kind(), site.structure, site.offset), (kind, structure, offset), "{error}");
+}
+
+#[track_caller]
+fn warned(image: Vec<u8>, code: &str) -> Image {
+    let image = open_bytes(image).unwrap();
+    assert!(image.warnings.iter().any(|w| w.code == code), "{:?}", image.warnings);
+    image
+}
+
+#[test]
+fn what_was_written_is_read() {
+    let image = open_bytes(valid()).unwrap();
+    assert_eq!(image.disk_type, DiskType::Dynamic);
+    assert_eq!((image.geometry.virtual_size, image.geometry.block_size), (DISK, BLOCK));
+    assert_eq!(image.identity, Uuid::from_u128(7));
+    assert!(image.warnings.is_empty(), "{:?}", image.warnings);
+    let present: Vec<u64> =
+        (0..10).filter(|&b| matches!(image.blocks.get(b), BlockState::Present(_))).collect();
+    assert_eq!(present, [1, 4]);
+    for block in present {
+        let at = image.blocks.get(block).payload().unwrap();
+        assert_eq!(at.get() % 4096, 0, "payload is aligned");
+        let mut byte = [0];
+        image.container.read_exact_at(at.get(), &mut byte).unwrap();
+        assert_eq!(u64::from(byte[0]), block);
+    }
+}
+
+#[test]
+fn either_footer_may_be_damaged_and_not_both() {
+    let end = valid().len() - 512;
+    for (at, code) in [(end + 40, "footer-damaged"), (40, "footer-mirror-damaged"), (end, "footer-damaged")] {
+        let mut image = valid();
+        image[at] ^= 1;
+        warned(image, code);
+    }
+    let mut image = valid();
+    image[40] ^= 1;
+    image[end + 40] ^= 1;
+    refused(image, ErrorKind::Corrupt, "VHD footer", end as u64);
+    warned(valid()[..end].to_vec(), "footer-damaged");
+}
+
+#[test]
+fn copies_of_the_footer_that_differ_are_told() {
+    let mut image = valid();
+    let mut footer = footer_of(&image);
+    footer.time_stamp = 99.into();
+    image[..512].copy_from_slice(footer.sealed().as_bytes());
+    warned(image, "footer-copies-differ");
+}
+
+#[test]
+fn footers_of_511_bytes_are_read() {
+    let mut image = valid();
+    image.pop();
+    assert!(open_bytes(image).unwrap().warnings.is_empty());
+}
+
+#[test]
+fn footer_fields_are_checked() {
+    let end = valid().len() as u64 - 512;
+    let check =
+        |change: fn(&mut Footer), kind, by| refused(with_footer(change), kind, "VHD footer", end + by);
+    check(|f| f.version = 0x0002_0000.into(), ErrorKind::Unsupported, 12);
+    check(|f| f.saved_state = 1, ErrorKind::Unsupported, 84);
+    for kind in [0u32, 1, 5, 6, 77] {
+        let image = with_footer(|f| f.disk_type = kind.into());
+        refused(image, ErrorKind::Unsupported, "VHD footer", end + 60);
+    }
+    check(|f| f.current_size = 0.into(), ErrorKind::Corrupt, 48);
+    check(|f| f.current_size = 513.into(), ErrorKind::Corrupt, 48);
+    check(|f| f.current_size = ((2040 << 30) + 512).into(), ErrorKind::LimitExceeded, 48);
+    check(|f| f.current_size = (u64::MAX - 511).into(), ErrorKind::LimitExceeded, 48);
+    for at in [0, 511, 513, u64::MAX, u64::MAX - 511, end + 512] {
+        let image = with_footer(|f| f.data_offset = at.into());
+        refused(image, ErrorKind::Corrupt, "VHD footer", end + 16);
+    }
+}
+
+#[test]
+fn a_header_offset_in_a_loop_is_no_header() {
+    let image = with_footer(|f| f.data_offset = (valid().len() as u64 - 1024).into());
+    assert_eq!(refusal(image).kind(), ErrorKind::Corrupt);
+}
+
+#[test]
+fn header_fields_are_checked() {
+    let check = |change: fn(&mut DynamicHeader), kind, by: u64| {
+        refused(with_header(change), kind, "VHD dynamic header", 512 + by);
+    };
+    check(|h| h.cookie = *b"cxsparsf", ErrorKind::Corrupt, 0);
+    check(|h| h.header_version = 0.into(), ErrorKind::Unsupported, 24);
+    for size in [0u32, 256, 513, 65_535, 3 << 20] {
+        refused(with_header(|h| h.block_size = size.into()), ErrorKind::Corrupt, "VHD dynamic header", 544);
+    }
+    check(|h| h.block_size = (1u32 << 31).into(), ErrorKind::LimitExceeded, 32);
+    check(|h| h.max_table_entries = 9.into(), ErrorKind::Corrupt, 28);
+    check(|h| h.max_table_entries = u32::MAX.into(), ErrorKind::Corrupt, 16);
+    for at in [0u64, 512, 1024, u64::MAX, u64::MAX - 39, 1 << 40] {
+        refused(with_header(|h| h.table_offset = at.into()), ErrorKind::Corrupt, "VHD dynamic header", 528);
+    }
+    let mut image = valid();
+    image[600] ^= 1;
+    refused(image, ErrorKind::Corrupt, "VHD dynamic header", 548);
+}
+
+#[test]
+fn bat_entries_are_checked() {
+    let (first, second) = (entry_of(&valid(), 1), entry_of(&valid(), 4));
+    let past = u32::try_from(valid().len() / 512).unwrap();
+    // In a header, in the BAT, past the end: the entry itself is named.
+    for sector in [0, 1, 2, 3, past, past - 1, u32::MAX - 1] {
+        refused(with_entry(2, sector), ErrorKind::Corrupt, "VHD BAT", 1536 + 8);
+    }
+    // On another block: the one that lies later in the file is named.
+    for sector in [first, first - 1, first + 1, second, second - 1] {
+        let error = refusal(with_entry(2, sector));
+        let site = error.site().unwrap();
+        assert_eq!((error.kind(), site.structure), (ErrorKind::Corrupt, "VHD BAT"), "{sector}: {error}");
+        assert!([4, 8, 16].contains(&(site.offset - 1536)), "{sector}: {error}");
+    }
+}
+
+#[test]
+fn a_table_longer_than_the_disk_is_fine_and_what_is_beyond_is_told() {
+    let image = with_header(|h| h.max_table_entries = 12.into());
+    assert_eq!(open_bytes(image.clone()).unwrap().block_count(), 10);
+    let mut beyond = image;
+    beyond[1536 + 44..][..4].copy_from_slice(&5u32.to_be_bytes());
+    warned(beyond, "blocks-past-end");
+}
+
+#[test]
+fn sizes_that_disagree_keep_the_larger() {
+    let image = with_footer(|f| {
+        f.creator_application = *b"vpc ";
+        (f.cylinders, f.heads, f.sectors_per_track) = (10.into(), 4, 17);
+    });
+    let image = warned(image, "sizes-disagree");
+    assert_eq!(image.geometry.virtual_size, 10 * 4 * 17 * 512);
+    assert_eq!(image.geometry.addressable_size, DISK);
+}
+
+#[test]
+fn xenserver_marks_are_told() {
+    warned(with_footer(|f| f.reserved[0] = 1), "xen-hidden");
+    let mut image = valid();
+    image[2048..2056].copy_from_slice(b"tdbatmap");
+    warned(image, "xen-batmap-dropped");
+}
+
+#[test]
+fn fixed_disks_are_measured() {
+    let mut image = with_footer(|f| f.disk_type = 2.into());
+    let footer = footer_of(&image).sealed();
+    image.truncate(512);
+    image.extend(footer.as_bytes());
+    assert_eq!(refusal(image).kind(), ErrorKind::Corrupt);
+    let mut image = vec![0; DISK as usize];
+    image.extend(footer.as_bytes());
+    assert_eq!(open_bytes(image).unwrap().disk_type, DiskType::Fixed);
+}
+
+#[test]
+fn a_file_cut_off_anywhere_is_refused_or_read_by_its_mirror() {
+    let whole = valid();
+    for len in [0, 1, 510, 511, 512, 1000, 1535, 1536, 1570, 4096, 5000, 70_000, whole.len() - 600] {
+        let error = refusal(whole[..len].to_vec());
+        assert!(matches!(error.kind(), ErrorKind::Corrupt), "{len}: {error}");
+    }
+}
+
+proptest! {
+    /// Whatever single bytes are changed: an image or an error, never a panic; and what opens can be
+    /// read from its first byte to its last.
+    #[test]
+    fn damage_never_panics(changes in proptest::collection::vec((0usize..2200, any::<u8>()), 1..8), tail in any::<bool>()) {
+        let mut image = valid();
+        let base = if tail { image.len() - 512 } else { 0 };
+        for (at, value) in changes {
+            let at = (base + at).min(image.len() - 1);
+            image[at] = value;
+        }
+        if let Ok(opened) = open_bytes(image) {
+            prop_assume!(opened.geometry.addressable_size <= 64 << 20 && opened.parent.is_none());
+            let disk = crate::image::Disk::new(vec![Rc::new(opened)]).unwrap();
+            crate::io::read_vec(&disk, 0, disk.size() as usize).unwrap();
+        }
+    }
+}
