@@ -1,9 +1,11 @@
 import { BytesSource } from '../sources/bytes.js';
 
+/** @import { Sink } from '../types.js' */
+
 /**
  * Keeps the new image in memory: for small results and tests.
  *
- * @implements {import('../types.js').Sink}
+ * @implements {Sink}
  */
 export class MemorySink {
   kind = 'memory';

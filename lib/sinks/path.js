@@ -5,10 +5,12 @@ import path from 'node:path';
 import { CompactorError, asCompactorError } from '../errors.js';
 import { PathSource } from '../sources/path.js';
 
+/** @import { Sink } from '../types.js' */
+
 /**
  * Writes the new image beside its place and renames it when it is complete (Node).
  *
- * @implements {import('../types.js').Sink}
+ * @implements {Sink}
  */
 export class PathSink {
   kind = 'path';

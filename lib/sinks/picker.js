@@ -1,11 +1,13 @@
 import { CompactorError } from '../errors.js';
 import { FileSource } from '../sources/file.js';
 
+/** @import { Sink } from '../types.js' */
+
 /**
  * Writes the new image to a file that the person picked (`showSaveFilePicker`). The browser keeps it aside
  * and puts it in place when it is closed; until then an existing file stays as it was.
  *
- * @implements {import('../types.js').Sink}
+ * @implements {Sink}
  */
 export class PickerSink {
   kind = 'picker';
