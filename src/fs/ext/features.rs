@@ -37,7 +37,6 @@ pub(super) enum Bit {
 
 bits! {
     HAS_JOURNAL = Compat 0x4;
-    RESIZE_INODE = Compat 0x10;
     SPARSE_SUPER2 = Compat 0x200;
     RECOVER = Incompat 0x4;
     JOURNAL_DEV = Incompat 0x8;

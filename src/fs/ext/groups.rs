@@ -307,3 +307,122 @@ fn damaged(number: u32, what: &str, at: u64) -> Decline {
     )
     .at(site(STRUCTURE, at))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::DeclineReason::{Inconsistent, UnknownFeature};
+    use crate::fs::ext::sample::{DESCRIPTORS, FREE, Sample};
+    use crate::fs::ext::superblock;
+
+    fn parsed(sample: &Sample) -> Superblock {
+        Superblock::parse(&superblock::read(&sample.bytes).unwrap(), crate::units::len64(sample.bytes.len()))
+            .unwrap()
+    }
+
+    #[test]
+    fn the_structures_have_their_sizes() {
+        assert_eq!((size_of::<RawLow>(), size_of::<RawHigh>()), (32, 32));
+    }
+
+    #[test]
+    fn descriptors_are_the_same_in_pieces_and_one_by_one() {
+        let sample = Sample::new();
+        let superblock = parsed(&sample);
+        let mut seen = Vec::new();
+        for_each(&sample.bytes, &superblock, |group| {
+            assert_eq!(read_one(&sample.bytes, &superblock, group.number).unwrap(), group);
+            seen.push((group.free_clusters, group.bitmap_implied));
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(seen, [(FREE[0], false), (FREE[1], false), (FREE[2], true)]);
+    }
+
+    #[test]
+    fn copies_of_the_superblock_lie_where_the_features_say() {
+        let mut superblock = parsed(&Sample::new());
+        let groups = |superblock: &Superblock| -> Vec<u32> {
+            (0..130).filter(|&number| has_superblock(superblock, number)).collect()
+        };
+        assert_eq!(groups(&superblock), [0, 1, 3, 5, 7, 9, 25, 27, 49, 81, 125]);
+        superblock.features.ro_compat &= !1;
+        assert_eq!(groups(&superblock).len(), 130, "without sparse_super, everywhere");
+        superblock.features.compat |= 0x200;
+        superblock.backup_groups = [1, 77];
+        assert_eq!(groups(&superblock), [0, 1, 77]);
+    }
+
+    #[test]
+    fn meta_groups_keep_their_descriptors_in_three_of_their_groups() {
+        let mut superblock = parsed(&Sample::new());
+        superblock.features.incompat |= 0x10;
+        superblock.first_meta_group = 1;
+        superblock.reserved_gdt_blocks = 0;
+        superblock.groups = 64;
+        superblock.blocks = 1 + 64 * 2048;
+        let first = |number: u32| 1 + u64::from(number) * 2048;
+        assert_eq!(descriptor_block(&superblock, 0), 2);
+        assert_eq!(descriptor_block(&superblock, 1), first(16));
+        assert_eq!(descriptor_block(&superblock, 3), first(48));
+        let held: Vec<(u32, u64)> = (0..64)
+            .map(|number| (number, base_of(&superblock, number)))
+            .filter(|(_, base)| !base.is_empty())
+            .map(|(number, base)| {
+                assert_eq!(base.start, first(number));
+                (number, base.end - base.start)
+            })
+            .collect();
+        let expected = [
+            [(0, 2), (1, 2), (3, 2), (5, 2), (7, 2), (9, 2)].as_slice(),
+            &[(16, 1), (17, 1), (25, 1), (27, 1), (31, 1)],
+            &[(32, 1), (33, 1), (47, 1), (48, 1), (49, 2), (63, 1)],
+        ];
+        assert_eq!(held, expected.concat());
+    }
+
+    #[test]
+    fn the_block_of_the_boot_code_is_in_group_0_where_clusters_are_larger() {
+        let mut superblock = parsed(&Sample::new());
+        superblock.first_data_block = 0;
+        assert_eq!(descriptor_block(&superblock, 0), 2);
+        assert_eq!(base_of(&superblock, 0), 0..7);
+        assert_eq!(base_of(&superblock, 1), 2048..2054);
+    }
+
+    #[test]
+    fn each_wrong_field_of_a_descriptor_declines() {
+        for (what, field, value, reason) in [
+            ("an unknown flag", 0x12, 0x8, UnknownFeature),
+            ("a bitmap in the boot block", 0x00, 0, Inconsistent),
+            ("a bitmap past the end", 0x00, 4597, Inconsistent),
+            ("an inode bitmap past the end", 0x04, 4597, Inconsistent),
+            ("a table that ends past the end", 0x08, 4590, Inconsistent),
+        ] {
+            let mut sample = Sample::new();
+            sample.put16(DESCRIPTORS + field, value);
+            sample.seal();
+            let decline = sample.declined();
+            assert_eq!(decline.reason, reason, "{what}: {decline:?}");
+            assert_eq!(decline.site.unwrap().offset, crate::units::len64(DESCRIPTORS), "{what}");
+        }
+    }
+
+    #[test]
+    fn both_kinds_of_checksums_are_verified() {
+        let uninit_bg = Sample::new().with32(0x64, 0x1 | 0x10);
+        uninit_bg.mapped();
+        for mut sample in [Sample::new(), uninit_bg] {
+            sample.put16(DESCRIPTORS + 64 + 0x0E, 9);
+            let decline = sample.declined();
+            assert_eq!(decline.reason, Inconsistent);
+            assert!(decline.detail.contains("block group 1 makes no sense (its checksum"), "{decline:?}");
+        }
+    }
+
+    #[test]
+    fn an_implied_bitmap_needs_the_feature_that_implies_it() {
+        let decline = Sample::new().with32(0x64, 0x1).declined();
+        assert!(decline.detail.contains("has no bitmap"), "{decline:?}");
+    }
+}

@@ -349,3 +349,139 @@ fn damaged(at: u64, what: &str) -> Stop {
     let at: Site = site("ext journal inode", at);
     Error::corrupt(at, format!("the file of the journal cannot be followed: {what}; run e2fsck")).into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::ext::sample::{JOURNAL, JOURNAL_BLOCKS, JOURNAL_INODE as INODE, Sample};
+    use crate::fs::ext::superblock;
+
+    const BLOCKS: u64 = JOURNAL_BLOCKS as u64;
+
+    fn file(sample: &Sample) -> Result<FileBlocks, String> {
+        let raw = superblock::read(&sample.bytes).unwrap();
+        let superblock = Superblock::parse(&raw, sample.bytes.size()).unwrap();
+        read_file(&sample.bytes, &superblock, 8, 2000).map_err(|stop| format!("{stop:?}"))
+    }
+
+    /// The sample with other words in the inode's i_block.
+    fn with_map(words: &[u32], change: impl FnOnce(&mut Sample)) -> Sample {
+        let mut sample = Sample::new();
+        for (position, &word) in words.iter().enumerate() {
+            sample.put32(INODE + 0x28 + position * 4, word);
+        }
+        change(&mut sample);
+        sample.seal();
+        sample
+    }
+
+    fn entry(logical: u32, len: u32, physical: u64) -> [u32; 3] {
+        [logical, len, u32::try_from(physical).unwrap()]
+    }
+
+    fn leaf(entries: &[[u32; 3]]) -> Vec<u32> {
+        let header = [0xF30A | u32::try_from(entries.len()).unwrap() << 16, 4, 0];
+        std::iter::once(&header).chain(entries).flatten().copied().collect()
+    }
+
+    #[test]
+    fn the_structures_have_their_sizes() {
+        assert_eq!((size_of::<RawInode>(), size_of::<ExtentHeader>()), (128, 12));
+        assert_eq!((size_of::<Extent>(), size_of::<ExtentIndex>()), (ENTRY, ENTRY));
+    }
+
+    #[test]
+    fn extents_are_found_in_order() {
+        let found = file(&Sample::new()).unwrap();
+        assert_eq!(found.ranges(), std::slice::from_ref(&(JOURNAL..JOURNAL + BLOCKS)));
+        let two = leaf(&[entry(0, 1000, 2065), entry(1000, 100, 3100)]);
+        let found = file(&with_map(&two, |_| {})).unwrap();
+        assert_eq!(found.ranges(), [2065..3065, 3100..3200]);
+        assert_eq!(
+            [0, 999, 1000, 1099, 1100].map(|logical| found.find(logical)),
+            [Some(2065), Some(3064), Some(3100), Some(3199), None]
+        );
+    }
+
+    /// A tree of two levels whose leaf is block 90.
+    fn tree(change: impl FnOnce(&mut Sample)) -> Sample {
+        let root = [0x0001_F30A, 0x0001_0004, 0, 0, 90, 0];
+        with_map(&root, |sample| {
+            let at = 90 * 1024;
+            for (position, word) in leaf(&[entry(0, 1100, JOURNAL)]).into_iter().enumerate() {
+                sample.put32(at + position * 4, word);
+            }
+            let seed = checksum::crc32c(checksum::START, b"unique as a uuid");
+            let seed = checksum::crc32c(checksum::crc32c(seed, &8u32.to_le_bytes()), &[0; 4]);
+            let end = at + 12 + 4 * 12;
+            let crc = checksum::crc32c(seed, &sample.bytes[at..end]);
+            sample.put32(end, crc);
+            change(sample);
+        })
+    }
+
+    #[test]
+    fn an_extent_tree_is_followed_and_belongs_to_the_file() {
+        let found = file(&tree(|_| {})).unwrap();
+        assert_eq!(found.ranges(), [JOURNAL..JOURNAL + BLOCKS, 90..91]);
+    }
+
+    #[test]
+    fn indirect_blocks_are_followed_and_belong_to_the_file() {
+        let pointers: Vec<u32> = (0..12).map(|i| 2065 + i).chain([80, 81, 0]).collect();
+        let found = file(&with_map(&pointers, |sample| {
+            sample.put32(INODE + 0x20, 0);
+            for i in 0..256 {
+                sample.put32(80 * 1024 + i * 4, 2077 + i as u32);
+            }
+            for (i, node) in [82u32, 83, 84, 85].into_iter().enumerate() {
+                sample.put32(81 * 1024 + i * 4, node);
+                for j in 0..256 {
+                    let logical = 12 + 256 + i * 256 + j;
+                    sample.put32(node as usize * 1024 + j * 4, 2065 + logical as u32);
+                }
+            }
+        }))
+        .unwrap();
+        let nodes = [80..81, 81..82, 82..83, 83..84, 84..85, 85..86];
+        assert_eq!(found.ranges()[0], JOURNAL..JOURNAL + BLOCKS);
+        assert_eq!(found.ranges()[1..], nodes);
+    }
+
+    #[track_caller]
+    fn refused(sample: &Sample, why: &str) {
+        let found = file(sample).unwrap_err();
+        assert!(found.contains(why), "{found}");
+    }
+
+    #[test]
+    fn each_map_that_cannot_be_a_journals_is_refused() {
+        refused(&with_map(&leaf(&[entry(1, 1100, JOURNAL)]), |_| {}), "holes");
+        refused(&with_map(&leaf(&[entry(0, 500, JOURNAL), entry(501, 600, 3000)]), |_| {}), "holes");
+        refused(&with_map(&leaf(&[entry(0, 1099, JOURNAL)]), |_| {}), "holes");
+        refused(&with_map(&leaf(&[]), |_| {}), "holes");
+        refused(&with_map(&leaf(&[entry(0, 1100, 0)]), |_| {}), "outside");
+        refused(&with_map(&leaf(&[entry(0, 1100, 4000)]), |_| {}), "outside");
+        refused(&with_map(&leaf(&[entry(0, 0, JOURNAL)]), |_| {}), "never written");
+        refused(&with_map(&leaf(&[entry(0, 0x8000 + 1100, JOURNAL)]), |_| {}), "never written");
+        refused(&with_map(&[0x0001_F30B], |_| {}), "damaged");
+        refused(&with_map(&[0x0005_F30A], |_| {}), "damaged");
+        refused(&with_map(&[0x0001_F30A, 5], |_| {}), "damaged");
+        refused(&with_map(&[0x0001_F30A, 0x0006_0004], |_| {}), "damaged");
+        refused(&with_map(&[0; 15], |sample| sample.put32(INODE + 0x20, 0)), "holes");
+        refused(&tree(|sample| sample.put32(INODE + 0x28 + 4, 0x0002_0004)), "damaged");
+        refused(&tree(|sample| sample.put32(INODE + 0x28 + 16, 5000)), "outside");
+        refused(&tree(|sample| sample.bytes[90 * 1024 + 50] ^= 1), "checksum in its extent tree");
+    }
+
+    #[test]
+    fn each_wrong_field_of_the_inode_is_refused() {
+        refused(&with_map(&[], |sample| sample.put16(INODE, 0x4180)), "no file");
+        refused(&with_map(&[], |sample| sample.put16(INODE + 0x1A, 0)), "no file");
+        refused(&with_map(&[], |sample| sample.put32(INODE + 4, 3000 * 1024)), "larger than any");
+        refused(&with_map(&[], |sample| sample.put32(INODE + 0x6C, 1)), "larger than any");
+        let mut sample = Sample::new();
+        sample.put32(INODE + 8, 1);
+        refused(&sample, "its checksum is wrong");
+    }
+}

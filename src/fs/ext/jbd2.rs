@@ -337,6 +337,17 @@ pub(super) fn damaged(what: &str) -> Stop {
     .into()
 }
 
+/// A journal with something in it that cannot be replayed here.
+pub(super) fn pending(why: &str) -> Decline {
+    Decline::new(
+        DeclineReason::JournalPending,
+        format!(
+            "The file system was in use when this image was taken, and its journal cannot be replayed here: \
+             {why}. Start the system (or mount the file system) once, shut it down cleanly, then try again."
+        ),
+    )
+}
+
 /// Whether transaction `a` came after transaction `b`: sequence numbers go round.
 pub(super) fn came_after(a: u32, b: u32) -> bool {
     (1..1 << 31).contains(&a.wrapping_sub(b))
@@ -356,4 +367,121 @@ pub(super) fn fast_commit_transaction(block: &[u8]) -> Option<u32> {
     let (head, _) = Head::read_from_prefix(block).ok()?;
     (head.fc_tag.get() == 9 && head.fc_len.get() == 8 && head.fc_features.get() == 0)
         .then(|| head.fc_tid.get())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::ext::sample::{self, Log};
+
+    fn format(protection: sample::Protection) -> Format {
+        Format::parse(&Log::new(protection).superblock(), 1024, 1100).unwrap()
+    }
+
+    #[test]
+    fn the_superblock_has_its_size_and_its_fields_their_places() {
+        use std::mem::offset_of;
+        assert_eq!(size_of::<RawSuperblock>(), 1024);
+        assert_eq!(offset_of!(RawSuperblock, s_feature_incompat), 0x28);
+        assert_eq!(offset_of!(RawSuperblock, s_num_fc_blks), 0x54);
+        assert_eq!(offset_of!(RawSuperblock, s_checksum), 0xFC);
+    }
+
+    #[test]
+    fn tags_are_as_long_as_the_features_say() {
+        let writes = [(5, vec![1]), (0x1_0000_0006, MAGIC.to_be_bytes().to_vec())];
+        for protection in
+            [sample::Protection::None, sample::Protection::V1, sample::Protection::V2, sample::Protection::V3]
+        {
+            let mut log = Log::new(protection);
+            log.write(&writes);
+            let format = format(protection);
+            let tags = format.tags(&log.blocks[0]);
+            let found: Vec<(u64, bool)> = tags.iter().map(|tag| (tag.block, tag.escaped)).collect();
+            assert_eq!(found, [(5, false), (0x1_0000_0006, true)], "{protection:?}");
+            for (tag, block) in tags.iter().zip(&log.blocks[1..]) {
+                assert!(format.accepts_data(*tag, 7, block), "{protection:?}");
+                assert_eq!(format.accepts_data(*tag, 8, block), !format.has_block_checksums());
+            }
+            assert!(format.accepts_control(&log.blocks[0]));
+        }
+    }
+
+    #[test]
+    fn narrow_tags_have_no_upper_halves() {
+        let narrow = Format { wide: false, ..format(sample::Protection::None) };
+        let words = [MAGIC, 1, 7, 5, 0x2, 6, 0x2 | 0x8, 99].map(u32::to_be_bytes).concat();
+        let blocks: Vec<u64> = narrow.tags(&words).iter().map(|tag| tag.block).collect();
+        assert_eq!(blocks, [5, 6]);
+        let revoke = [MAGIC, 5, 7, 24, 77, 78, 79].map(u32::to_be_bytes).concat();
+        assert_eq!(narrow.revoked(&revoke).unwrap().collect::<Vec<_>>(), [77, 78]);
+    }
+
+    #[test]
+    fn a_descriptor_without_a_last_tag_ends_with_its_block() {
+        let format = format(sample::Protection::V3);
+        let block = vec![0; 1024];
+        // 31 tags with their UUIDs, and one whose UUID would lie beyond: a kernel counts it, too.
+        assert_eq!(format.tags(&block).len(), 32);
+    }
+
+    #[test]
+    fn sequence_numbers_go_round() {
+        assert!(came_after(8, 7) && !came_after(7, 8) && !came_after(7, 7));
+        assert!(came_after(3, u32::MAX) && !came_after(u32::MAX, 3));
+    }
+
+    #[test]
+    fn each_wrong_field_of_the_superblock_is_refused() {
+        let seal = |block: &mut Vec<u8>| {
+            block[0xFC..0x100].fill(0);
+            let crc = checksum::crc32c(checksum::START, block);
+            block[0xFC..0x100].copy_from_slice(&crc.to_be_bytes());
+        };
+        let mut log = Log::new(sample::Protection::V3);
+        log.write(&[(5, vec![])]).commit();
+        let good = log.superblock();
+        Format::parse(&good, 1024, 1100).unwrap();
+        for (what, at, value) in [
+            ("magic", 0x0, 1u32),
+            ("kind", 0x4, 1),
+            ("block size", 0xC, 2048),
+            ("longer than its file", 0x10, 1101),
+            ("no first block", 0x14, 0),
+            ("first block past the end", 0x14, 1100),
+            ("start past the end", 0x1C, 1100),
+            ("start before the first block", 0x14, 2),
+            ("too short", 0x10, 1000),
+            ("version 1 and 3", 0x24, 1),
+            ("version 2 and 3", 0x28, 0x1B),
+            ("no room for fast commits", 0x28, 0x33),
+            ("unknown compat", 0x24, 2),
+            ("unknown incompat", 0x28, 0x53),
+            ("unknown ro_compat", 0x2C, 1),
+            ("kind of checksum", 0x50, 0),
+        ] {
+            let mut block = good.clone();
+            block[at..at + 4].copy_from_slice(&value.to_be_bytes());
+            seal(&mut block);
+            let Err(Stop::Decline(decline)) = Format::parse(&block, 1024, 1100) else { panic!("{what}") };
+            let reason = if what.starts_with("unknown") {
+                DeclineReason::UnknownFeature
+            } else {
+                DeclineReason::Inconsistent
+            };
+            assert_eq!(decline.reason, reason, "{what}");
+        }
+        let mut block = good;
+        block[0x48] = 1;
+        assert!(Format::parse(&block, 1024, 1100).is_err(), "checksum");
+    }
+
+    #[test]
+    fn the_first_version_has_no_features() {
+        let mut block = Log::new(sample::Protection::None).superblock();
+        block[7] = 3;
+        block[0x28..0x2C].fill(0xFF);
+        let format = Format::parse(&block, 1024, 1100).unwrap();
+        assert_eq!((format.protection, format.wide), (Protection::None, false));
+    }
 }

@@ -18,18 +18,12 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::inode::{self, FileBlocks};
-use super::jbd2::{self, Format, Kind, Protection};
+use super::log::{Log, Transaction};
 use super::superblock::{JournalPlace, Superblock};
-use super::{checksum, features};
+use super::{features, jbd2};
 use crate::extents::Extents;
 use crate::fs::{Decline, DeclineReason, Stop};
-use crate::io::{Cached, Overlay, ReadAt, read_vec};
-
-/// The longest journal that `mke2fs` makes.
-const MAX_BLOCKS: u64 = 10_240_000;
-/// How many control blocks, and how many revoked blocks, one log may have.
-const MAX_CONTROL: usize = 1 << 20;
+use crate::io::{Overlay, ReadAt};
 
 /// The journal of a volume, as far as it has one that can be read.
 pub(super) struct Journal<'v> {
@@ -54,7 +48,7 @@ pub(super) fn open<'v>(volume: &'v dyn ReadAt, superblock: &Superblock) -> Resul
             return Err(jbd2::damaged("it must be replayed and there is none"));
         }
         JournalPlace::Elsewhere if pending => {
-            return Err(cannot_replay("it lies on another device").into());
+            return Err(jbd2::pending("it lies on another device").into());
         }
         JournalPlace::Nowhere | JournalPlace::Elsewhere => None,
         JournalPlace::Inode(number) => Some(Log::open(volume, superblock, number)?),
@@ -69,7 +63,7 @@ pub(super) fn open<'v>(volume: &'v dyn ReadAt, superblock: &Superblock) -> Resul
         }
         if !pending && log.format.start.is_some() {
             // A kernel would ignore this log, e2fsck would offer to replay it.
-            return Err(cannot_replay("it is not empty, yet the file system says it need not be").into());
+            return Err(jbd2::pending("it is not empty, yet the file system says it need not be").into());
         }
     }
     Ok(Journal { volume, superblock: superblock.clone(), log })
@@ -114,18 +108,18 @@ impl<'v> Journal<'v> {
         for &descriptor in &transaction.descriptors {
             let mut at = log.after(descriptor, 1);
             for tag in log.format.tags(&log.read(descriptor)?) {
-                let from = log.block(at)?;
-                if log.format.has_block_checksums()
-                    && !log.format.accepts_data(tag, transaction.sequence, &log.read(at)?)
-                {
-                    return Err(cannot_replay("a checksum in it is wrong").into());
-                }
+                let (from, in_log) = (log.block(at)?, at);
                 at = log.after(at, 1);
                 let stays = revoked
                     .get(&tag.block)
                     .is_some_and(|&until| !jbd2::came_after(transaction.sequence, until));
                 if stays {
                     continue;
+                }
+                if log.format.has_block_checksums()
+                    && !log.format.accepts_data(tag, transaction.sequence, &log.read(in_log)?)
+                {
+                    return Err(jbd2::pending("a checksum in it is wrong").into());
                 }
                 if own.contains(tag.block..tag.block.saturating_add(1)) {
                     return Err(jbd2::damaged("it would overwrite itself"));
@@ -145,153 +139,281 @@ impl<'v> Journal<'v> {
                         }
                         Ok(())
                     });
-                patched.map_err(|error| Stop::Decline(cannot_replay(error.summary())))?;
+                patched.map_err(|error| Stop::Decline(jbd2::pending(error.summary())))?;
             }
         }
         Ok(())
     }
 }
 
-/// A complete transaction: where in the log its control blocks lie.
-#[derive(Debug, Default)]
-struct Transaction {
-    sequence: u32,
-    descriptors: Vec<u64>,
-    revokes: Vec<u64>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::DeclineReason::{ErrorState, Inconsistent, JournalPending, UnknownFeature};
+    use crate::fs::ext::checksum;
+    use crate::fs::ext::sample::{
+        BLOCK, DESCRIPTORS, FREE, JOURNAL, Log, Protection as Kind, SUPERBLOCK, Sample, sample_free,
+    };
+    use crate::fs::ext::superblock;
+    use crate::io::read_vec;
 
-/// The journal's file and what its superblock says.
-struct Log<'v> {
-    volume: Cached<&'v dyn ReadAt>,
-    file: FileBlocks,
-    format: Format,
-    block_size: u64,
-    block_len: usize,
-}
+    const KINDS: [Kind; 4] = [Kind::None, Kind::V1, Kind::V2, Kind::V3];
 
-impl<'v> Log<'v> {
-    fn open(volume: &'v dyn ReadAt, superblock: &Superblock, number: u32) -> Result<Self, Stop> {
-        let file = inode::read_file(volume, superblock, number, MAX_BLOCKS)?;
-        let first = file.find(0).ok_or_else(|| jbd2::damaged("its file is empty"))?;
-        let block_len = superblock.block_len();
-        let block = read_vec(volume, superblock.byte_of(first), block_len)?;
-        let format = Format::parse(&block, superblock.block_size, file.len)?;
-        Ok(Self { volume: Cached::new(volume), file, format, block_size: superblock.block_size, block_len })
+    /// The sample after `used` more blocks of group 0 were allocated; as after a crash, the count in
+    /// the superblock is the old one.
+    fn allocated(used: usize) -> Sample {
+        let mut sample = Sample::new();
+        sample.use_bits(0, 116..116 + used);
+        sample.put16(DESCRIPTORS + 0xC, u16::try_from(FREE[0]).unwrap() - u16::try_from(used).unwrap());
+        sample.seal();
+        sample
     }
 
-    /// The block of the volume that holds block `at` of the journal.
-    fn block(&self, at: u64) -> Result<u64, Stop> {
-        self.file.find(at).ok_or_else(|| jbd2::damaged("its file is too short"))
+    fn free_after(used: u64) -> Vec<Range<u64>> {
+        let mut free = sample_free();
+        free[0].start += used * 1024;
+        free
     }
 
-    fn read(&self, at: u64) -> Result<Vec<u8>, Stop> {
-        let block = self.block(at)?;
-        Ok(read_vec(&self.volume, block.saturating_mul(self.block_size), self.block_len)?)
+    #[track_caller]
+    fn assert_free(log: &Log, used: u64) {
+        let sample = Sample::in_use(log);
+        assert_eq!(sample.mapped().free.ranges(), free_after(used));
+        assert_eq!(sample.detect().warnings[0].code, "journal-replayed");
     }
 
-    /// The block of the log `by` blocks after `at`, going round at the end.
-    fn after(&self, at: u64, by: u64) -> u64 {
-        let len = self.format.end.saturating_sub(self.format.first);
-        let from_first = at.saturating_sub(self.format.first).saturating_add(by);
-        self.format.first.saturating_add(from_first.checked_rem(len).unwrap_or(0))
+    #[track_caller]
+    fn assert_pending(log: &Log) {
+        let decline = Sample::in_use(log).declined();
+        assert_eq!(decline.reason, JournalPending, "{decline:?}");
+        assert!(decline.detail.contains("shut it down cleanly"), "what to do about it");
     }
 
-    /// The complete transactions, in order.
-    fn scan(&self, start: u64) -> Result<Vec<Transaction>, Stop> {
-        let mut complete = Vec::new();
-        let mut current = Transaction { sequence: self.format.sequence, ..Transaction::default() };
-        let mut running = checksum::START;
-        // A block of the current transaction has a wrong checksum; an earlier commit block has.
-        let (mut suspect, mut torn) = (false, false);
-        let mut control_blocks = 0usize;
-        let mut left = self.format.end.saturating_sub(self.format.first);
-        let mut at = start;
-        loop {
-            let block = self.read(at)?;
-            let Some((kind, _)) = jbd2::header(&block).filter(|&(_, number)| number == current.sequence)
-            else {
-                break;
-            };
-            let mut len = 1;
-            match kind {
-                Kind::Descriptor => {
-                    suspect |= !self.format.accepts_control(&block);
-                    let tags = crate::units::len64(self.format.tags(&block).len());
-                    if self.format.protection == Protection::V1 {
-                        running = checksum::crc32_be(running, &block);
-                        for data in 1..=tags.min(left) {
-                            running = checksum::crc32_be(running, &self.read(self.after(at, data))?);
-                        }
-                    }
-                    current.descriptors.push(at);
-                    len = tags.saturating_add(1);
+    fn log(kind: Kind, steps: &[usize]) -> Log {
+        let mut log = Log::new(kind);
+        let mut before = Sample::new();
+        for &used in steps {
+            let after = allocated(used);
+            log.change(&before, &after);
+            before = after;
+        }
+        log
+    }
+
+    #[test]
+    fn complete_transactions_are_replayed_in_order() {
+        for kind in KINDS {
+            assert_free(&log(kind, &[5]), 5);
+            assert_free(&log(kind, &[5, 9, 2]), 2);
+        }
+    }
+
+    #[test]
+    fn a_volume_in_use_whose_log_is_empty_is_as_it_lies() {
+        assert_free(&Log::new(Kind::V3), 0);
+    }
+
+    #[test]
+    fn the_log_goes_round() {
+        for start in [1090, 1095, 1097, 1099] {
+            let mut log = log(Kind::V3, &[5, 9]);
+            log.start = start;
+            assert_free(&log, 9);
+        }
+    }
+
+    #[test]
+    fn sequence_numbers_go_round() {
+        let mut log = Log::new(Kind::V3);
+        log.sequence = u32::MAX;
+        log.change(&Sample::new(), &allocated(5)).change(&allocated(5), &allocated(6));
+        assert_free(&log, 6);
+    }
+
+    #[test]
+    fn a_transaction_without_its_commit_block_never_happened() {
+        for kind in KINDS {
+            let mut log = log(kind, &[5, 9]);
+            log.blocks.pop();
+            assert_free(&log, 5);
+        }
+    }
+
+    #[test]
+    fn an_old_transaction_behind_the_newest_is_not_taken_for_the_next() {
+        let mut log = log(Kind::None, &[5]);
+        log.sequence = 3;
+        log.change(&allocated(5), &allocated(9));
+        assert_free(&log, 5);
+    }
+
+    #[test]
+    fn revoked_blocks_stay_until_they_are_written_again() {
+        let garbage = [(2u64, vec![0xAA; BLOCK])];
+        for kind in KINDS {
+            let mut log = Log::new(kind);
+            log.write(&garbage).commit().write(&garbage).revoke(&[2]).commit();
+            assert_free(&log, 0);
+            log.change(&Sample::new(), &allocated(5));
+            assert_free(&log, 5);
+            log.revoke(&[99, 2, 98]).commit();
+            assert_eq!(Sample::in_use(&log).declined().reason, Inconsistent, "a new bitmap, an old count");
+        }
+    }
+
+    #[test]
+    fn blocks_that_began_with_the_magic_number_begin_with_it_again() {
+        let mut block = jbd2::MAGIC.to_be_bytes().to_vec();
+        block.resize(BLOCK, 7);
+        let mut log = Log::new(Kind::V3);
+        log.write(&[(100, block.clone()), (101, vec![7; BLOCK])]).commit();
+        let sample = Sample::in_use(&log);
+        let raw = superblock::read(&sample.bytes).unwrap();
+        let parsed = Superblock::parse(&raw, sample.bytes.size()).unwrap();
+        let replay = open(&sample.bytes, &parsed).unwrap().replay().unwrap().unwrap();
+        assert_eq!(read_vec(&replay.volume, 100 * 1024, BLOCK).unwrap(), block);
+        assert_eq!(read_vec(&replay.volume, 101 * 1024, BLOCK).unwrap(), vec![7; BLOCK]);
+    }
+
+    #[test]
+    fn a_wrong_checksum_inside_a_complete_transaction_declines() {
+        for kind in [Kind::V1, Kind::V2, Kind::V3] {
+            let good = log(kind, &[5]);
+            for position in 0..good.blocks.len() {
+                let mut log = good.clone();
+                log.blocks[position][500] ^= 1;
+                if kind == Kind::V1 && position + 1 == good.blocks.len() {
+                    assert_free(&log, 5); // Version 1 does not cover the commit block itself.
+                } else {
+                    assert_pending(&log);
                 }
-                Kind::Revoke => {
-                    suspect |= !self.format.accepts_control(&block);
-                    current.revokes.push(at);
-                }
-                Kind::Commit => {
-                    if suspect || torn {
-                        return Err(cannot_replay("a checksum in it is wrong").into());
-                    }
-                    let sequence = current.sequence.wrapping_add(1);
-                    let transaction =
-                        std::mem::replace(&mut current, Transaction { sequence, ..Transaction::default() });
-                    if self.format.accepts_commit(&block, running) {
-                        complete.push(transaction);
-                    } else if self.format.async_commit {
-                        // Written before what it commits, which never arrived. True if nothing follows.
-                        torn = true;
-                    } else {
-                        return Err(cannot_replay("the checksum of a transaction is wrong").into());
-                    }
-                    running = checksum::START;
-                }
-                Kind::Other => break,
             }
-            control_blocks = control_blocks.saturating_add(1);
-            left = match left.checked_sub(len) {
-                Some(left) if control_blocks <= MAX_CONTROL => left,
-                _ => return Err(jbd2::damaged("its log has no end")),
-            };
-            at = self.after(at, len);
         }
-        Ok(complete)
+        let mut log = Log::new(Kind::V3);
+        log.write(&[(100, vec![])]).revoke(&[100]).commit();
+        log.blocks[2][500] ^= 1;
+        assert_pending(&log);
     }
 
-    /// The revoked blocks, each with the last transaction that it is revoked for.
-    fn revoked(&self, complete: &[Transaction]) -> Result<HashMap<u64, u32>, Stop> {
-        let mut revoked = HashMap::new();
-        for transaction in complete {
-            for &at in &transaction.revokes {
-                for block in self.format.revoked(&self.read(at)?)? {
-                    revoked.insert(block, transaction.sequence);
-                }
-                if revoked.len() > MAX_CONTROL {
-                    return Err(cannot_replay("it revokes more blocks than are read").into());
-                }
+    #[test]
+    fn a_wrong_checksum_inside_an_incomplete_transaction_does_not_matter() {
+        for kind in [Kind::V1, Kind::V2, Kind::V3] {
+            let mut log = log(kind, &[5, 9]);
+            log.blocks.pop();
+            for block in log.blocks.iter_mut().skip(4) {
+                block[1000] ^= 1;
             }
-        }
-        Ok(revoked)
-    }
-
-    /// Declines where fast commits may wait for the transaction after the last complete one. They say
-    /// what changed, not which blocks; only a kernel (or e2fsck) can apply them.
-    fn require_no_fast_commits(&self, next: u32) -> Result<(), Stop> {
-        let Some(at) = self.format.fast_commits else { return Ok(()) };
-        match jbd2::fast_commit_transaction(&self.read(at)?) {
-            Some(transaction) if transaction != next => Ok(()),
-            _ => Err(cannot_replay("it has fast commits, which only a running system can apply").into()),
+            assert_free(&log, 5);
         }
     }
-}
 
-fn cannot_replay(why: &str) -> Decline {
-    Decline::new(
-        DeclineReason::JournalPending,
-        format!(
-            "The file system was in use when this image was taken, and its journal cannot be replayed here: \
-             {why}. Start the system (or mount the file system) once, shut it down cleanly, then try again."
-        ),
-    )
+    #[test]
+    fn a_torn_asynchronous_commit_ends_the_log_if_nothing_follows() {
+        for kind in [Kind::V1, Kind::V2, Kind::V3] {
+            let mut log = log(kind, &[5, 9]);
+            log.incompat |= 0x4;
+            assert_free(&log, 9);
+            log.blocks.last_mut().unwrap()[0x11] ^= 1;
+            assert_free(&log, 5);
+            log.change(&allocated(9), &allocated(10));
+            assert_pending(&log);
+        }
+    }
+
+    #[test]
+    fn version_1_lets_a_transaction_go_without_a_checksum() {
+        let mut log = log(Kind::V1, &[5]);
+        log.blocks.last_mut().unwrap()[0xC..0x14].fill(0);
+        assert_free(&log, 5);
+    }
+
+    #[test]
+    fn fast_commits_that_may_wait_decline() {
+        let with_head = |head: &[u8]| {
+            let mut log = log(Kind::V3, &[5]);
+            log.incompat |= 0x20;
+            let mut sample = Sample::in_use(&log);
+            // 50 blocks of fast commits, of which the first is not used.
+            let at = usize::try_from(JOURNAL).unwrap() * BLOCK;
+            sample.bytes[at + 0x54..at + 0x58].copy_from_slice(&50u32.to_be_bytes());
+            sample.bytes[at + 0xFC..at + 0x100].fill(0);
+            let crc = checksum::crc32c(checksum::START, &sample.bytes[at..at + BLOCK]);
+            sample.bytes[at + 0xFC..at + 0x100].copy_from_slice(&crc.to_be_bytes());
+            sample.bytes[at + 1051 * BLOCK..][..head.len()].copy_from_slice(head);
+            sample
+        };
+        let head = |transaction: u8| [9, 0, 8, 0, 0, 0, 0, 0, transaction, 0, 0, 0];
+        assert_eq!(with_head(&head(8)).declined().reason, JournalPending);
+        assert_eq!(with_head(&[0; 12]).declined().reason, JournalPending, "no kernel takes that");
+        assert_eq!(with_head(&[1, 0, 8, 0]).declined().reason, JournalPending);
+        assert_eq!(with_head(&head(7)).mapped().free.ranges(), free_after(5), "of an earlier transaction");
+    }
+
+    #[test]
+    fn a_journal_that_contradicts_the_superblock_declines() {
+        let recover = |sample: Sample| sample.with_bits(0x60, 0x4);
+        for (what, sample, reason) in [
+            ("none to replay", recover(Sample::new().with32(0x5C, 0x10)), Inconsistent),
+            ("elsewhere", recover(Sample::new().with32(0xE0, 0)), JournalPending),
+            ("no such inode", Sample::new().with32(0xE0, 97), Inconsistent),
+            ("inode of no group", Sample::new().with32(0xE0, 500).with32(0x0, 1000), Inconsistent),
+            ("an inode that is no file", Sample::new().with32(0xE0, 9), Inconsistent),
+        ] {
+            let decline = sample.declined();
+            assert_eq!(decline.reason, reason, "{what}: {decline:?}");
+        }
+        Sample::new().with32(0xE0, 0).mapped();
+        Sample::new().with32(0x5C, 0x10).mapped();
+
+        let mut unannounced = Sample::new();
+        unannounced.put_log(&log(Kind::V3, &[5]));
+        assert_eq!(unannounced.declined().reason, JournalPending);
+        let mut error = Log::new(Kind::V3);
+        error.errno = 5;
+        let mut sample = Sample::new();
+        sample.put_log(&error);
+        assert_eq!(sample.declined().reason, ErrorState);
+    }
+
+    #[test]
+    fn what_the_log_makes_of_the_superblock_counts() {
+        let replayed = |after: Sample| {
+            let mut log = Log::new(Kind::V3);
+            log.change(&Sample::new(), &after);
+            Sample::in_use(&log)
+        };
+        assert_eq!(replayed(Sample::new().with16(0x3A, 3)).declined().reason, ErrorState);
+        assert_eq!(replayed(Sample::new().with_bits(0x64, 0x800)).declined().reason, UnknownFeature);
+        let mut wiped = Sample::new();
+        wiped.put16(SUPERBLOCK + 0x38, 0);
+        assert_eq!(replayed(wiped).declined().reason, Inconsistent);
+        replayed(Sample::new().with32(0xC, 1)).mapped();
+    }
+
+    #[test]
+    fn a_hostile_log_declines() {
+        let declines = |log: &Log| {
+            let decline = Sample::in_use(log).declined();
+            assert_eq!(decline.reason, Inconsistent, "{decline:?}");
+            decline.detail
+        };
+        let mut endless = Log::new(Kind::V3);
+        for _ in 0..1099 {
+            endless.revoke(&[]);
+        }
+        assert!(declines(&endless).contains("has no end"));
+        let mut outside = Log::new(Kind::V3);
+        outside.write(&[(5000, vec![])]).commit();
+        assert!(declines(&outside).contains("outside the volume"));
+        let mut far_outside = Log::new(Kind::V3);
+        far_outside.write(&[(u64::MAX / 2, vec![])]).commit();
+        assert!(declines(&far_outside).contains("outside the volume"));
+        let mut itself = Log::new(Kind::V3);
+        itself.write(&[(JOURNAL + 3, vec![])]).commit();
+        assert!(declines(&itself).contains("overwrite itself"));
+        let mut long = Log::new(Kind::None);
+        long.revoke(&[]).commit();
+        long.blocks[0][14..16].copy_from_slice(&[0x7F, 0xFF]);
+        assert!(declines(&long).contains("longer than a block"));
+    }
 }

@@ -186,7 +186,8 @@ impl<'a> Bitmaps<'a> {
         let read = group.block_bitmap >= self.first
             && offset(self.first).saturating_add(block_size) <= crate::units::len64(self.bytes.len());
         if !read {
-            let together = self.superblock.groups_per_flex.clamp(1, (READ_AHEAD / block_size).max(1));
+            let most = READ_AHEAD.checked_div(block_size).unwrap_or(1).max(1);
+            let together = self.superblock.groups_per_flex.clamp(1, most);
             let blocks = together.min(self.superblock.blocks.saturating_sub(group.block_bitmap));
             let len = index(self.superblock.byte_of(blocks), "block bitmaps")?;
             self.bytes = read_vec(self.volume, self.superblock.byte_of(group.block_bitmap), len)?;
@@ -208,4 +209,150 @@ impl<'a> Bitmaps<'a> {
 fn inconsistent(what: String, at: Site) -> Stop {
     let detail = format!("The file system contradicts itself: {what}. Run e2fsck on it, then try again.");
     Stop::Decline(Decline::new(DeclineReason::Inconsistent, detail).at(at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::ext::sample::{BITMAPS, DESCRIPTORS, FREE, SUPERBLOCK, Sample, sample_free};
+
+    #[track_caller]
+    fn contradicts(sample: &Sample, what: &str) {
+        let decline = sample.declined();
+        assert_eq!(decline.reason, DeclineReason::Inconsistent, "{decline:?}");
+        assert!(decline.detail.contains(what), "{decline:?}");
+    }
+
+    #[test]
+    fn free_is_what_written_and_implied_bitmaps_leave() {
+        let map = Sample::new().mapped();
+        assert_eq!(map.free.ranges(), sample_free());
+        assert_eq!(map.free_bytes, FREE.iter().sum::<u64>() * 1024);
+        assert_eq!(map.free_bytes, map.free.total());
+    }
+
+    #[test]
+    fn padding_past_the_last_block_is_never_free() {
+        let mut sample = Sample::new();
+        sample.bytes.extend([0; 5000]);
+        assert_eq!(sample.mapped().free.ranges(), sample_free());
+    }
+
+    #[test]
+    fn a_written_bitmap_of_the_short_last_group_ends_where_the_group_does() {
+        let mut sample = Sample::new();
+        sample.put16(DESCRIPTORS + 2 * 64 + 0x12, 0);
+        sample.use_bits(2, 0..10);
+        sample.seal();
+        assert_eq!(sample.mapped().free.ranges(), sample_free());
+    }
+
+    #[test]
+    fn tables_of_other_groups_are_no_free_space_of_a_group_whose_bitmap_is_implied() {
+        let mut sample = Sample::new();
+        // Group 1 keeps its inode bitmap in group 2: allowed with flex_bg.
+        sample.put32(DESCRIPTORS + 64 + 4, 4200);
+        sample.put16(DESCRIPTORS + 2 * 64 + 0xC, 489);
+        sample.put32(SUPERBLOCK + 0xC, u32::try_from(FREE.iter().sum::<u64>() - 1).unwrap());
+        sample.seal();
+        let map = sample.mapped();
+        assert!(!map.free.intersects(4200 * 1024..4201 * 1024));
+        assert_eq!(map.free.total() + 1024, FREE.iter().sum::<u64>() * 1024);
+    }
+
+    #[test]
+    fn clusters_with_any_metadata_in_them_are_used() {
+        let metadata = Metadata { ranges: vec![5..7, 16..17, 100..120] };
+        let mut superblock = crate::fs::ext::superblock::Superblock::parse(
+            &crate::fs::ext::superblock::read(&Sample::new().bytes).unwrap(),
+            1 << 30,
+        )
+        .unwrap();
+        superblock.blocks_per_cluster = 8;
+        let mut free = Vec::new();
+        metadata.free_clusters_of(&superblock, &(0..128), 16, &mut |run| free.push(run));
+        assert_eq!(free, [1..2, 3..12, 15..16]);
+        free.clear();
+        metadata.free_clusters_of(&superblock, &(112..128), 2, &mut |run| free.push(run));
+        assert_eq!(free, vec![1..2], "a table that begins in the group before");
+    }
+
+    #[test]
+    fn each_count_that_disagrees_declines() {
+        for group in 0..3 {
+            let mut sample = Sample::new();
+            sample.put16(DESCRIPTORS + group * 64 + 0xC, 1);
+            sample.seal();
+            contradicts(&sample, &format!("block group {group} has"));
+        }
+        contradicts(&Sample::new().with32(0x0C, 7), "its superblock says 7");
+        contradicts(&Sample::new().with32(0x158, 1), "its superblock says 4294");
+    }
+
+    #[test]
+    fn a_bitmap_that_is_not_the_checksummed_one_declines() {
+        let mut sample = Sample::new();
+        sample.bytes[BITMAPS[1] + 255] ^= 0x80;
+        contradicts(&sample, "the checksum of the bitmap of block group 1 is wrong");
+    }
+
+    #[test]
+    fn metadata_that_a_bitmap_calls_free_declines() {
+        // Each of: superblock copy, descriptors, reserved, bitmaps, table, the journal. Another bit is
+        // set instead, so that the counts agree.
+        for bit in [0, 1, 2, 6, 7, 8, 15, 16, 1115] {
+            let mut sample = Sample::new();
+            sample.bytes[BITMAPS[1] + bit / 8] &= !(1 << (bit % 8));
+            sample.use_bits(1, 2000..2001);
+            sample.seal();
+            contradicts(&sample, "hold its own structures and are marked free");
+        }
+    }
+
+    #[test]
+    fn structures_that_overlap_decline() {
+        let mut sample = Sample::new();
+        sample.put32(DESCRIPTORS + 64 + 4, 16);
+        sample.seal();
+        contradicts(&sample, "share block 16");
+    }
+
+    #[test]
+    fn a_group_too_small_for_its_own_structures_declines() {
+        contradicts(&Sample::new().with16(0xCE, 3000), "too small for its own structures");
+    }
+
+    #[test]
+    fn bitmaps_that_lie_together_are_read_together() {
+        use std::cell::Cell;
+        struct Counting(Vec<u8>, Cell<u32>);
+        impl ReadAt for Counting {
+            fn size(&self) -> u64 {
+                self.0.size()
+            }
+            fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> crate::Result<()> {
+                self.1.set(self.1.get() + 1);
+                self.0.read_exact_at(offset, buf)
+            }
+        }
+        let reads = |sample: Sample| {
+            let volume = Counting(sample.bytes, Cell::new(0));
+            let raw = crate::fs::ext::superblock::read(&volume).unwrap();
+            let superblock = Superblock::parse(&raw, volume.size()).unwrap();
+            volume.1.set(0);
+            free_map(&volume, &superblock, Total::Exact, &[]).unwrap();
+            volume.1.get()
+        };
+        let in_a_row = |flex_bg: u32| {
+            let mut sample = Sample::new();
+            for (group, from) in BITMAPS.into_iter().enumerate().take(2) {
+                let bitmap = sample.bytes[from..][..1024].to_vec();
+                sample.bytes[(60 + group) * 1024..][..1024].copy_from_slice(&bitmap);
+                sample.put32(DESCRIPTORS + group * 64, 60 + u32::try_from(group).unwrap());
+            }
+            sample.with32(0x174, 0x104).with_bits(0x60, flex_bg)
+        };
+        assert_eq!(reads(in_a_row(0)), 4, "descriptors twice, and two bitmaps");
+        assert_eq!(reads(in_a_row(0x200)), 3);
+    }
 }

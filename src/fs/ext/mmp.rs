@@ -63,3 +63,40 @@ pub(super) fn require_idle(volume: &dyn ReadAt, superblock: &Superblock) -> Resu
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::ext::sample::Sample;
+
+    fn guarded(seq: u32, change: impl FnOnce(&mut [u8])) -> Sample {
+        const AT: usize = 50 * 1024;
+        let mut sample = Sample::new().with_bits(0x60, 0x100).with32(0x168, 50);
+        sample.put32(AT, MAGIC);
+        sample.put32(AT + 4, seq);
+        let seed = checksum::crc32c(checksum::START, b"unique as a uuid");
+        let crc = checksum::crc32c(seed, &sample.bytes[AT..AT + 0x3FC]);
+        sample.put32(AT + 0x3FC, crc);
+        change(&mut sample.bytes[AT..AT + 1024]);
+        sample
+    }
+
+    #[test]
+    fn an_idle_volume_is_mapped() {
+        guarded(SEQ_CLEAN, |_| {}).mapped();
+    }
+
+    #[test]
+    fn a_volume_in_use_or_with_a_damaged_block_declines() {
+        assert_eq!(guarded(0xE24D_4D50, |_| {}).declined().reason, DeclineReason::Dirty, "e2fsck at work");
+        assert_eq!(guarded(1234, |_| {}).declined().reason, DeclineReason::Dirty);
+        for damaged in [
+            guarded(SEQ_CLEAN, |block| block[0] = 0),
+            guarded(SEQ_CLEAN, |block| block[20] = 1),
+            guarded(SEQ_CLEAN, |_| {}).with32(0x168, 0),
+            guarded(SEQ_CLEAN, |_| {}).with32(0x168, 5000),
+        ] {
+            assert_eq!(damaged.declined().reason, DeclineReason::Inconsistent);
+        }
+    }
+}

@@ -16,9 +16,12 @@ mod groups;
 mod inode;
 mod jbd2;
 mod journal;
+mod log;
 mod map;
 mod mmp;
 mod rival;
+#[cfg(test)]
+mod sample;
 mod superblock;
 
 use self::map::Total;
@@ -70,4 +73,74 @@ fn replay_warning(transactions: usize) -> Warning {
 /// A place on the volume.
 fn site(structure: &'static str, offset: u64) -> Site {
     Site { structure, space: Space::Volume, offset }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sample::{self, Log, Protection, Sample};
+    use super::*;
+    use crate::fs::Mapping;
+    use proptest::prelude::*;
+
+    /// Bytes whose change matters most: superblock, descriptors, bitmaps, the journal and its inode.
+    fn structures() -> impl Strategy<Value = usize> {
+        prop_oneof![
+            4 => 1024usize..0x500,
+            2 => 2048usize..2048 + 192,
+            2 => 9 * 1024 + 7 * 256..9 * 1024 + 8 * 256usize,
+            4 => 2065 * 1024..2065 * 1024 + 12 * 1024usize,
+            1 => 0..4500 * 1024usize,
+        ]
+    }
+
+    fn in_use() -> Sample {
+        let mut log = Log::new(Protection::V1);
+        log.write(&[(100, vec![1; 1024]), (101, vec![2; 1024])]).commit();
+        log.revoke(&[100, 7]).write(&[(102, vec![3; 1024])]).commit();
+        let mut sample = Sample::in_use(&log);
+        // Without metadata checksums, so that damage goes deeper than the first of them.
+        let ro_compat = 0x1;
+        sample.put16(2048 + 2 * 64 + 0x12, 0);
+        sample.use_bits(2, 0..10);
+        sample.with32(0x64, ro_compat)
+    }
+
+    #[test]
+    fn the_volume_that_is_damaged_here_is_sound() {
+        in_use().mapped();
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+
+        #[test]
+        fn damage_never_panics_and_never_frees_what_lies_outside(
+            damage in proptest::collection::vec((structures(), any::<u8>()), 1..6),
+            checked in any::<bool>(),
+        ) {
+            let mut sample = if checked { Sample::new() } else { in_use() };
+            for (at, value) in damage {
+                sample.bytes[at] = value;
+            }
+            if checked {
+                sample.seal();
+            }
+            let size = sample.bytes.size();
+            if let Some(Detected { mapping: Mapping::Mapped(map), .. }) =
+                probe(&sample.bytes, Context { sector_size: 512 })
+            {
+                prop_assert!(!map.free.intersects(0..3072) && !map.free.intersects(size..u64::MAX));
+                prop_assert_eq!(map.free.total(), map.free_bytes);
+            }
+        }
+
+        #[test]
+        fn a_volume_cut_off_anywhere_never_panics(len in 0..usize::try_from(sample::BLOCKS).unwrap() * 1024) {
+            let mut sample = in_use();
+            sample.bytes.truncate(len);
+            let found = probe(&sample.bytes, Context { sector_size: 512 });
+            let mapped = found.is_some_and(|found| matches!(found.mapping, Mapping::Mapped(_)));
+            prop_assert!(!mapped);
+        }
+    }
 }

@@ -73,3 +73,33 @@ fn claimed_by(name: &str, at: u64) -> Stop {
     .at(site("signature of another format", at))
     .into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::ext::sample::Sample;
+
+    #[test]
+    fn each_signature_of_another_format_declines() {
+        Sample::new().mapped();
+        let zfs = (ZFS_SLOTS + 7 * 1024, ZFS_MAGIC.to_be_bytes().to_vec(), "ZFS");
+        let all = SIGNATURES.iter().map(|&(at, bytes, name)| (at, bytes.to_vec(), name)).chain([zfs]);
+        for (at, signature, name) in all {
+            let mut sample = Sample::new();
+            let at = usize::try_from(at).unwrap();
+            sample.bytes[at..at + signature.len()].copy_from_slice(&signature);
+            let decline = sample.declined();
+            assert_eq!(decline.reason, DeclineReason::Inconsistent, "{name}");
+            assert!(decline.detail.contains(name), "{decline:?}");
+        }
+    }
+
+    #[test]
+    fn a_boot_loader_in_the_first_kilobyte_is_no_rival() {
+        let mut sample = Sample::new();
+        sample.bytes[..512].fill(0x90);
+        sample.bytes[3..11].copy_from_slice(b"SYSLINUX");
+        sample.bytes[510..512].copy_from_slice(&[0x55, 0xAA]);
+        sample.mapped();
+    }
+}
