@@ -8,9 +8,23 @@
 //! ```
 //! Only ranges are found here. Bytes outside every volume belong to someone (boot loaders, backup
 //! tables) and stay unless they are zero.
+//!
+//! **A table is believed only if nothing speaks against it.** A stale or foreign table would show
+//! stale file systems inside a live one, and their free space would be a person's data. So the whole
+//! table is distrusted, and nothing is mapped, where partitions overlap each other or the table's own
+//! structures, where another signature claims the bare disk, where a protective MBR has no valid GPT
+//! and where a hybrid MBR contradicts the GPT. A volume is `opaque` where the table itself says that
+//! it is a part of something larger.
+
+mod gpt;
+mod kinds;
+mod mbr;
+pub mod signature;
 
 use std::ops::Range;
 
+use self::mbr::{FirstSector, Slot};
+use self::signature::Claim;
 use crate::error::{Result, Warning};
 use crate::io::ReadAt;
 
@@ -51,6 +65,9 @@ pub struct Volume {
     pub kind: String,
     /// The GPT partition name, if there is one.
     pub name: Option<String>,
+    /// Why what is inside must not be read as a file system of its own, where the table says so: the
+    /// end of a sentence that begins "Nothing is read here, because".
+    pub opaque: Option<String>,
 }
 
 /// The volumes of a disk.
@@ -70,15 +87,492 @@ pub struct VolumeTable {
 /// # Errors
 /// Only where the disk cannot be read; nonsense in the tables becomes `distrust` or a warning.
 pub fn enumerate(disk: &dyn ReadAt, sector_size: u32) -> Result<VolumeTable> {
-    let _ = sector_size;
-    Ok(VolumeTable {
-        volumes: vec![Volume {
-            scheme: Scheme::Whole,
-            index: 0,
-            range: 0..disk.size(),
-            kind: "whole disk".into(),
-            name: None,
-        }],
-        ..VolumeTable::default()
-    })
+    let sector_size = u64::from(sector_size);
+    if !matches!(sector_size, 512 | 4096) {
+        return Ok(distrust(format!("A disk with sectors of {sector_size} bytes is not understood."), vec![]));
+    }
+    let claims = signature::claims(disk)?;
+    match mbr::first_sector(disk)? {
+        FirstSector::NoTable if has_gpt_header(disk)? => Ok(distrust(
+            "There is a GUID partition table without its protective MBR: no system would use it, and \
+             it may be a leftover. Restore the MBR (gdisk does it) or delete the table.",
+            vec![],
+        )),
+        FirstSector::NoTable => Ok(whole(disk)),
+        FirstSector::Table(slots) if is_boot_sector(&slots, disk.size().div_ceil(sector_size), &claims) => {
+            Ok(whole(disk))
+        }
+        FirstSector::Table(slots) => from_mbr(disk, sector_size, &slots)?.settle(disk.size(), &claims),
+        FirstSector::Protective(others) => from_gpt(disk, sector_size, &others, &claims),
+    }
+}
+
+/// The bare disk as one volume.
+fn whole(disk: &dyn ReadAt) -> VolumeTable {
+    let volume = Volume {
+        scheme: Scheme::Whole,
+        index: 0,
+        range: 0..disk.size(),
+        kind: "whole disk".into(),
+        name: None,
+        opaque: None,
+    };
+    VolumeTable { volumes: vec![volume], ..VolumeTable::default() }
+}
+
+fn distrust(why: impl Into<String>, warnings: Vec<Warning>) -> VolumeTable {
+    VolumeTable { volumes: Vec::new(), warnings, distrust: Some(why.into()) }
+}
+
+fn has_gpt_header(disk: &dyn ReadAt) -> Result<bool> {
+    Ok(gpt::has_primary_header(disk, 512)? || gpt::has_primary_header(disk, 4096)?)
+}
+
+/// Whether sector 0 is a file system's boot sector rather than an MBR, both of which end in 55 AA. A
+/// file system's has boot code where the entries would be, so none of them fits the disk; or the one
+/// fake entry over all of itself that `mkfs.fat` writes for Windows' sake.
+fn is_boot_sector(slots: &[Slot], sectors: u64, claims: &[Claim]) -> bool {
+    let fake = matches!(slots, [only] if only.first == 0 && only.end <= sectors && !kinds::is_extended(only.kind));
+    let fits = |slot: &Slot| slot.end <= sectors;
+    claims.iter().any(|claim| claim.offset < 512) && (fake || !slots.iter().any(fits))
+}
+
+/// What a table says, before it is believed.
+#[derive(Default)]
+struct Layout {
+    volumes: Vec<Volume>,
+    /// The bytes of the table's own structures.
+    own: Vec<Range<u64>>,
+    warnings: Vec<Warning>,
+}
+
+fn from_mbr(disk: &dyn ReadAt, sector_size: u64, slots: &[Slot]) -> Result<Layout> {
+    let mut layout = Layout::default();
+    layout.own.push(0..sector_size);
+    if has_gpt_header(disk)? {
+        layout.warn(
+            "gpt-ignored",
+            "There is also a GUID partition table, which systems ignore without a protective MBR.",
+        );
+    }
+    for &slot in slots {
+        if kinds::is_extended(slot.kind) {
+            layout.add_logical(disk, sector_size, slot)?;
+        } else {
+            layout.volumes.push(mbr_volume(slot, sector_size));
+        }
+    }
+    Ok(layout)
+}
+
+fn mbr_volume(slot: Slot, sector_size: u64) -> Volume {
+    let kind = kinds::mbr(slot.kind);
+    Volume {
+        scheme: Scheme::Mbr,
+        index: slot.index,
+        range: bytes(&(slot.first..slot.end), sector_size),
+        kind: kind.name,
+        name: None,
+        opaque: kind.opaque,
+    }
+}
+
+fn bytes(sectors: &Range<u64>, sector_size: u64) -> Range<u64> {
+    sectors.start.saturating_mul(sector_size)..sectors.end.saturating_mul(sector_size)
+}
+
+fn from_gpt(disk: &dyn ReadAt, sector_size: u64, others: &[Slot], claims: &[Claim]) -> Result<VolumeTable> {
+    let other_size = if sector_size == 512 { 4096 } else { 512 };
+    let table = match gpt::read(disk, sector_size)? {
+        Some(table) => Some(table),
+        None => gpt::read(disk, other_size)?,
+    };
+    let Some(table) = table else {
+        return Ok(distrust(
+            "The MBR says that there is a GUID partition table, but neither its primary nor its backup \
+             copy is valid. Repair it first (gdisk, sgdisk --verify).",
+            vec![],
+        ));
+    };
+    let own = table.own.iter().map(|sectors| bytes(sectors, table.sector_size)).collect();
+    let mut layout = Layout { own, warnings: gpt_warnings(&table, sector_size), ..Layout::default() };
+    if !others.is_empty() {
+        if let Some(slot) = others.iter().find(|slot| !is_mirrored(slot, &table)) {
+            return Ok(distrust(
+                format!(
+                    "Entry {} of the hybrid MBR contradicts the GUID partition table, so it is unclear \
+                     which of them is right.",
+                    slot.index
+                ),
+                layout.warnings,
+            ));
+        }
+        layout.warn("gpt-hybrid", "The MBR repeats partitions of the GUID partition table, which is used.");
+    }
+    for partition in &table.partitions {
+        if partition.end <= partition.first {
+            return Ok(distrust(
+                format!("Partition {} ends before it starts.", partition.index),
+                layout.warnings,
+            ));
+        }
+        let kind = kinds::gpt(partition.kind);
+        layout.volumes.push(Volume {
+            scheme: Scheme::Gpt,
+            index: partition.index,
+            range: bytes(&(partition.first..partition.end), table.sector_size),
+            kind: kind.name,
+            name: partition.name.clone(),
+            opaque: kind.opaque,
+        });
+    }
+    layout.settle(disk.size(), claims)
+}
+
+/// Whether an entry of a hybrid MBR is one of the GPT's partitions, or touches none of them.
+fn is_mirrored(slot: &Slot, table: &gpt::Table) -> bool {
+    let same = |p: &gpt::Partition| p.first == slot.first && p.end == slot.end;
+    let apart = |p: &gpt::Partition| p.end <= slot.first || slot.end <= p.first;
+    table.partitions.iter().any(same) || table.partitions.iter().all(apart)
+}
+
+fn gpt_warnings(table: &gpt::Table, sector_size: u64) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    if table.sector_size != sector_size {
+        warnings.push(Warning::new(
+            "gpt-sector-size",
+            format!(
+                "The partition table counts in sectors of {} bytes and the disk has sectors of {sector_size} \
+                 bytes: the disk was copied between sector sizes and will not boot as it is.",
+                table.sector_size
+            ),
+        ));
+    }
+    let copies = match table.copies {
+        gpt::Copies::Agree => None,
+        gpt::Copies::NoBackup => {
+            Some(("gpt-backup-damaged", "The backup copy of the partition table is missing or damaged."))
+        }
+        gpt::Copies::NoPrimary => {
+            Some(("gpt-primary-damaged", "The primary partition table is damaged; its backup copy is used."))
+        }
+        gpt::Copies::Differ => Some((
+            "gpt-copies-differ",
+            "The two copies of the partition table differ; the primary one is used, as every system does.",
+        )),
+    };
+    warnings.extend(copies.map(|(code, message)| Warning::new(code, message)));
+    let outside = |p: &&gpt::Partition| p.first < table.usable.start || p.end > table.usable.end;
+    if let Some(partition) = table.partitions.iter().find(outside) {
+        warnings.push(Warning::new(
+            "gpt-outside-usable",
+            format!("Partition {} lies outside the area for partitions.", partition.index),
+        ));
+    }
+    warnings
+}
+
+impl Layout {
+    fn warn(&mut self, code: &'static str, message: impl Into<String>) {
+        self.warnings.push(Warning::new(code, message));
+    }
+
+    /// Adds the logical partitions of an extended one. Of a damaged chain nobody knows what follows
+    /// and whether it overlaps, so what was found is shown and not read.
+    fn add_logical(&mut self, disk: &dyn ReadAt, sector_size: u64, extended: Slot) -> Result<()> {
+        let logical = mbr::logical(disk, extended, sector_size)?;
+        if let Some(damage) = logical.damage {
+            self.warn(
+                "ebr-damaged",
+                format!("The chain of logical partitions is damaged: {damage}. They all count as in use."),
+            );
+        }
+        for slot in logical.slots {
+            let mut volume = mbr_volume(slot, sector_size);
+            if logical.damage.is_some() {
+                volume.opaque = Some("the chain of logical partitions is damaged".into());
+            }
+            self.volumes.push(volume);
+        }
+        self.own.extend(logical.records.iter().map(|&at| bytes(&(at..at.saturating_add(1)), sector_size)));
+        Ok(())
+    }
+
+    /// Believes the layout, or distrusts it.
+    fn settle(mut self, disk_size: u64, claims: &[Claim]) -> Result<VolumeTable> {
+        self.clip(disk_size);
+        self.volumes.sort_by_key(|volume| volume.range.start);
+        if self.overlaps() {
+            return Ok(distrust(
+                "Partitions overlap each other or the partition table itself, so it is unclear whose the \
+                 bytes are.",
+                self.warnings,
+            ));
+        }
+        let inside = |claim: &&Claim| self.volumes.iter().any(|v| v.range.contains(&claim.offset));
+        if let Some(claim) = claims.iter().find(|claim| !inside(claim)) {
+            return Ok(distrust(
+                format!(
+                    "The disk has a partition table, and the bare disk also bears the signature of {} at \
+                     offset {:#x}. One of them is a leftover, and it is unclear which (wipefs removes it).",
+                    claim.name, claim.offset
+                ),
+                self.warnings,
+            ));
+        }
+        Ok(VolumeTable { volumes: self.volumes, warnings: self.warnings, distrust: None })
+    }
+
+    /// Cuts off what lies past the end of the disk. A file system that needs the rest says so.
+    fn clip(&mut self, disk_size: u64) {
+        for volume in self.volumes.iter_mut().filter(|volume| volume.range.end > disk_size) {
+            self.warnings.push(Warning::new(
+                "partition-past-end",
+                format!("Partition {} reaches past the end of the disk.", volume.index),
+            ));
+            volume.range.end = disk_size;
+        }
+        self.volumes.retain(|volume| volume.range.start < volume.range.end);
+    }
+
+    fn overlaps(&self) -> bool {
+        let mut ranges: Vec<&Range<u64>> = self.volumes.iter().map(|volume| &volume.range).collect();
+        ranges.extend(&self.own);
+        ranges.sort_by_key(|range| range.start);
+        ranges.windows(2).any(|pair| matches!(pair, [a, b] if b.start < a.end))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::gpt::tests::Builder;
+    use super::mbr::tests::put;
+    use super::*;
+    use proptest::prelude::*;
+
+    fn blank(sectors: usize) -> Vec<u8> {
+        vec![0; sectors * 512]
+    }
+
+    fn table(disk: &Vec<u8>) -> VolumeTable {
+        enumerate(disk, 512).unwrap()
+    }
+
+    fn ranges(table: &VolumeTable) -> Vec<(u32, u64, u64)> {
+        table.volumes.iter().map(|v| (v.index, v.range.start / 512, v.range.end / 512)).collect()
+    }
+
+    fn codes(table: &VolumeTable) -> Vec<&str> {
+        table.warnings.iter().map(|w| w.code).collect()
+    }
+
+    fn distrusted(disk: &Vec<u8>, word: &str) {
+        let found = table(disk);
+        assert!(found.volumes.is_empty());
+        assert!(found.distrust.as_deref().is_some_and(|why| why.contains(word)), "{word}: {found:?}");
+    }
+
+    /// The signature of an ext4 superblock.
+    fn put_ext(disk: &mut [u8]) {
+        disk[0x420] = 1;
+        disk[0x438..0x43A].copy_from_slice(&[0x53, 0xEF]);
+    }
+
+    /// A FAT boot sector without boot code.
+    fn put_fat(disk: &mut [u8]) {
+        disk[..24].copy_from_slice(b"\xEB\x3C\x90mkfs.fat\x00\x02\x04\x01\x00\x02\x00\x02\x00\x08\xF8\x02\x00");
+        disk[510..512].copy_from_slice(&[0x55, 0xAA]);
+    }
+
+    #[test]
+    fn a_bare_disk_is_one_volume() {
+        for disk in [blank(64), vec![7; 700], { let mut d = blank(64); put_ext(&mut d); d }] {
+            let found = table(&disk);
+            assert_eq!(found.distrust, None);
+            assert_eq!(found.volumes[0].range, 0..u64::try_from(disk.len()).unwrap());
+            assert_eq!((found.volumes[0].scheme, found.volumes[0].index), (Scheme::Whole, 0));
+        }
+    }
+
+    #[test]
+    fn primary_and_logical_partitions_ascend() {
+        let mut disk = blank(1000);
+        put(&mut disk, 0, &[(0, 0x05, 500, 400), (0x80, 0x07, 63, 100), (0, 0x42, 200, 50)]);
+        put(&mut disk, 500, &[(0, 0x83, 1, 99), (0, 0x05, 200, 100)]);
+        put(&mut disk, 700, &[(0, 0x82, 2, 98)]);
+        let found = table(&disk);
+        assert_eq!(ranges(&found), [(2, 63, 163), (3, 200, 250), (5, 501, 600), (6, 702, 800)]);
+        assert_eq!(found.volumes[0].kind, "NTFS/exFAT (0x07)");
+        assert!(found.volumes[1].opaque.as_deref().is_some_and(|why| why.contains("dynamic disk")));
+        assert!(found.volumes[2].opaque.is_none() && found.warnings.is_empty());
+        disk[700 * 512 + 511] = 0;
+        let found = table(&disk);
+        assert_eq!(codes(&found), ["ebr-damaged"]);
+        assert!(found.volumes[2].opaque.as_deref().is_some_and(|why| why.contains("damaged")));
+    }
+
+    #[test]
+    fn overlaps_are_distrusted() {
+        let extended = (0, 0x0F, 500, 400);
+        let tables: [&[(u8, u8, u32, u32)]; 4] = [
+            &[(0, 7, 63, 100), (0, 7, 162, 10)],
+            &[(0, 7, 0, 100), (0, 7, 200, 10)],
+            &[extended, (0, 7, 450, 51)],
+            &[extended, (0, 7, 520, 5)],
+        ];
+        for entries in tables {
+            let mut disk = blank(1000);
+            put(&mut disk, 500, &[(0, 0x83, 1, 99)]);
+            put(&mut disk, 0, entries);
+            distrusted(&disk, "overlap");
+        }
+    }
+
+    #[test]
+    fn what_lies_past_the_end_is_cut_off() {
+        let mut disk = blank(1000);
+        put(&mut disk, 0, &[(0, 7, 63, 100), (0, 7, 900, 200), (0, 7, 1000, 5), (0, 7, u32::MAX, u32::MAX)]);
+        let found = table(&disk);
+        assert_eq!(ranges(&found), [(1, 63, 163), (2, 900, 1000)]);
+        assert_eq!(codes(&found), ["partition-past-end"; 3]);
+    }
+
+    #[test]
+    fn a_boot_sector_is_no_partition_table() {
+        let fake = (0x80, 0x0C, 0, 1000);
+        let code = (0, 0x6F, 0x7369_6420, 0x2E6B_7369);
+        for entries in [&[][..], &[fake], &[code], &[code, code]] {
+            let mut disk = blank(1000);
+            put_fat(&mut disk);
+            put(&mut disk, 0, entries);
+            assert_eq!(table(&disk).volumes[0].scheme, Scheme::Whole, "{entries:?}");
+        }
+        let mut disk = blank(1000);
+        put_fat(&mut disk);
+        put(&mut disk, 0, &[(0, 0x83, 63, 100)]);
+        distrusted(&disk, "FAT");
+        let mut disk = blank(1000);
+        put(&mut disk, 0, &[fake]);
+        distrusted(&disk, "overlap");
+    }
+
+    #[test]
+    fn another_claim_to_the_bare_disk_is_distrusted() {
+        let mut disk = blank(1000);
+        put(&mut disk, 0, &[(0, 0x83, 63, 100)]);
+        assert_eq!(table(&disk).distrust, None);
+        let mut claimed = disk.clone();
+        put_ext(&mut claimed);
+        distrusted(&claimed, "ext2/3/4");
+        let mut raid = disk.clone();
+        let at = raid.len() - 512;
+        raid[at..at + 4].copy_from_slice(b"\xDE\x11\xDE\x11");
+        distrusted(&raid, "DDF");
+        let mut inside = disk;
+        inside[63 * 512 + 0x201..][..5].copy_from_slice(b"CD001");
+        assert_eq!(table(&inside).distrust, None, "a signature at 0x8001 belongs to the partition there");
+    }
+
+    #[test]
+    fn gpt_partitions_are_found_at_the_disks_sector_size() {
+        let disk = Builder::new(512, 256).build();
+        let found = table(&disk);
+        assert_eq!(ranges(&found), [(1, 40, 100)]);
+        assert_eq!((found.volumes[0].scheme, found.warnings.len()), (Scheme::Gpt, 0));
+        let large = Builder::new(4096, 256).build();
+        assert_eq!(enumerate(&large, 4096).unwrap().volumes[0].range, 40 * 4096..100 * 4096);
+        let converted = enumerate(&large, 512).unwrap();
+        assert_eq!(converted.volumes[0].range, 40 * 4096..100 * 4096);
+        assert_eq!(codes(&converted), ["gpt-sector-size"]);
+        assert_eq!(codes(&enumerate(&disk, 4096).unwrap()), ["gpt-sector-size"]);
+    }
+
+    #[test]
+    fn damaged_copies_of_a_gpt_are_told() {
+        let good = Builder::new(512, 256).build();
+        let mut disk = good.clone();
+        disk[512] = 0;
+        assert_eq!((codes(&table(&disk)), ranges(&table(&disk))), (vec!["gpt-primary-damaged"], vec![(1, 40, 100)]));
+        disk[255 * 512] = 0;
+        distrusted(&disk, "neither");
+        let mut disk = good.clone();
+        disk[255 * 512] = 0;
+        assert_eq!(codes(&table(&disk)), ["gpt-backup-damaged"]);
+        let mut disk = good.clone();
+        disk[510] = 0;
+        distrusted(&disk, "without its protective MBR");
+        let mut disk = good;
+        put(&mut disk, 0, &[(0, 7, 120, 20)]);
+        assert_eq!((codes(&table(&disk)), ranges(&table(&disk))), (vec!["gpt-ignored"], vec![(1, 120, 140)]));
+    }
+
+    #[test]
+    fn contradictions_in_a_gpt_are_distrusted() {
+        let with = |partitions| Builder { partitions, ..Builder::new(512, 256) }.build();
+        distrusted(&with(vec![(1, 40, 99, ""), (1, 99, 120, "")]), "overlap");
+        distrusted(&with(vec![(1, 3, 3, "")]), "overlap");
+        distrusted(&with(vec![(1, 250, 255, "")]), "overlap");
+        distrusted(&with(vec![(1, 99, 40, "")]), "ends before");
+        let found = table(&with(vec![(1, 35, 36, ""), (1, 20, 30, "")]));
+        assert_eq!(codes(&found), ["gpt-outside-usable"]);
+    }
+
+    #[test]
+    fn a_hybrid_mbr_must_agree_with_the_gpt() {
+        let good = Builder::new(512, 256).build();
+        let hybrid = |entry| {
+            let mut disk = good.clone();
+            put(&mut disk, 0, &[(0, 0xEE, 1, 33), entry]);
+            disk
+        };
+        for entry in [(0x80, 7, 40, 60), (0, 7, 150, 20)] {
+            assert_eq!(codes(&table(&hybrid(entry))), ["gpt-hybrid"]);
+            assert_eq!(ranges(&table(&hybrid(entry))), [(1, 40, 100)]);
+        }
+        for entry in [(0, 7, 40, 61), (0, 7, 90, 60)] {
+            distrusted(&hybrid(entry), "contradicts");
+        }
+    }
+
+    #[test]
+    fn an_odd_sector_size_is_distrusted() {
+        for size in [0, 1, 520, 1024, u32::MAX] {
+            assert!(enumerate(&blank(64), size).unwrap().distrust.is_some());
+        }
+    }
+
+    fn invariants(disk: &Vec<u8>) {
+        for sector_size in [512, 4096] {
+            let found = enumerate(disk, sector_size).unwrap();
+            let mut end = 0;
+            for volume in &found.volumes {
+                assert!(volume.range.start >= end && volume.range.start <= volume.range.end);
+                end = volume.range.end;
+            }
+            assert!(end <= disk.size() && (found.distrust.is_none() || found.volumes.is_empty()));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nonsense_never_panics_and_volumes_never_overlap(
+            entries in proptest::collection::vec((prop_oneof![Just(0u8), Just(0x80), any::<u8>()], prop_oneof![
+                Just(0x05u8), Just(0x0F), Just(0xEE), Just(0x83), any::<u8>()], 0u32..300, 0u32..300), 4),
+            logical in proptest::collection::vec((0usize..256, 0u32..300, 0u32..300, 0u32..300), 0..6),
+            noise in proptest::collection::vec((0usize..256 * 512, any::<u8>()), 0..20),
+            gpt in any::<bool>(),
+        ) {
+            let mut disk = if gpt { Builder::new(512, 256).build() } else { blank(256) };
+            for (sector, first, sectors, link) in logical {
+                put(&mut disk, sector, &[(0, 0x83, first, sectors), (0, 0x05, link, 1)]);
+            }
+            if !gpt {
+                put(&mut disk, 0, &entries);
+            }
+            for (at, byte) in noise {
+                disk[at] = byte;
+            }
+            invariants(&disk);
+        }
+    }
 }
