@@ -135,8 +135,16 @@ mod tests {
             ("ZFS", NotSupported, &[(0x2_0000, b"\0\0\0\0\0\xBA\xB1\x0C")]),
             ("VMware VMFS", NotSupported, &[(1 << 20, b"\x0D\xD0\x01\xC0")]),
             ("VMware VMFS", NotSupported, &[(18 << 20, b"\x5E\xF1\xAB\x2F")]),
-            ("bcache", NotSupported, &[(0x1018, b"\xC6\x85\x73\xF6\x4E\x1A\x45\xCA\x82\x65\xF5\x7F\x48\xBA\x6D\x81")]),
-            ("bcachefs", NotSupported, &[(0x1018, b"\xC6\x85\x73\xF6\x66\xCE\x90\xA9\xD9\x6A\x60\xCF\x80\x3D\xF7\xEF")]),
+            (
+                "bcache",
+                NotSupported,
+                &[(0x1018, b"\xC6\x85\x73\xF6\x4E\x1A\x45\xCA\x82\x65\xF5\x7F\x48\xBA\x6D\x81")],
+            ),
+            (
+                "bcachefs",
+                NotSupported,
+                &[(0x1018, b"\xC6\x85\x73\xF6\x66\xCE\x90\xA9\xD9\x6A\x60\xCF\x80\x3D\xF7\xEF")],
+            ),
             ("ReFS", NotSupported, &[(3, b"ReFS\0\0\0\0")]),
             ("XFS", NotSupported, &[(0, b"XFSB")]),
             ("Btrfs", NotSupported, &[(0x1_0040, b"_BHRfS_M")]),
@@ -178,8 +186,14 @@ mod tests {
         let ambiguous = |parts: &[Part<'_>]| declined(parts).map(|(_, reason)| reason);
         assert_eq!(ambiguous(&[a, b, (3, b"NTFS    ")]), Some(DeclineReason::Inconsistent));
         assert_eq!(ambiguous(&[(0, FAT), BOOT, a, b]), Some(DeclineReason::Inconsistent));
-        assert_eq!(declined(&[a, b, (0x2_0000, b"\x0C\xB1\xBA\0\0\0\0\0")]), Some(("ZFS", DeclineReason::NotSupported)));
-        assert_eq!(declined(&[a, b, (SIZE - 8192, b"\xFC\x4E\x2B\xA9\x01\0\0\0")]).map(|d| d.0), Some("Linux RAID"));
+        assert_eq!(
+            declined(&[a, b, (0x2_0000, b"\x0C\xB1\xBA\0\0\0\0\0")]),
+            Some(("ZFS", DeclineReason::NotSupported))
+        );
+        assert_eq!(
+            declined(&[a, b, (SIZE - 8192, b"\xFC\x4E\x2B\xA9\x01\0\0\0")]).map(|d| d.0),
+            Some("Linux RAID")
+        );
     }
 
     #[test]

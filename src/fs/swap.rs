@@ -118,7 +118,7 @@ mod tests {
         bytes
     }
 
-    fn reason(bytes: &Vec<u8>) -> DeclineReason {
+    fn reason(bytes: &dyn ReadAt) -> DeclineReason {
         match probe(bytes, CONTEXT).unwrap().mapping {
             Mapping::Declined(decline) => decline.reason,
             Mapping::Mapped(_) => panic!("mapped"),
@@ -132,14 +132,21 @@ mod tests {
             assert_eq!(found.label.as_deref(), Some("my swap"));
             let Mapping::Mapped(map) = found.mapping else { panic!("declined") };
             let page = u64::try_from(page).unwrap();
-            let pages = Extents::from_ranges([page..page * 4].into());
+            let mut pages = Extents::new();
+            pages.push(page..page * 4);
             assert_eq!(map, FreeMap { on_request: vec![(Request::PageFiles, pages)], ..FreeMap::default() });
         }
     }
 
     #[test]
     fn a_hibernated_machine_is_kept() {
-        for signature in [&b"S1SUSPEND\0"[..], b"S2SUSPEND\0", b"ULSUSPEND\0", b"LINHIB0001", b"\xED\xC3\x02\xE9\x98\x56\xE5\x0C\0\0"] {
+        for signature in [
+            &b"S1SUSPEND\0"[..],
+            b"S2SUSPEND\0",
+            b"ULSUSPEND\0",
+            b"LINHIB0001",
+            b"\xED\xC3\x02\xE9\x98\x56\xE5\x0C\0\0",
+        ] {
             let mut bytes = swap(4096, 3);
             bytes[4086..4096].copy_from_slice(signature);
             assert_eq!(reason(&bytes), DeclineReason::Hibernated);

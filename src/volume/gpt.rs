@@ -121,8 +121,7 @@ pub(super) fn read(disk: &dyn ReadAt, sector_size: u64) -> Result<Option<Table>>
     }
     own.sort_by_key(|sectors| (sectors.start, sectors.end));
     own.dedup();
-    let usable =
-        copy.header.first_usable_lba.get()..copy.header.last_usable_lba.get().saturating_add(1);
+    let usable = copy.header.first_usable_lba.get()..copy.header.last_usable_lba.get().saturating_add(1);
     Ok(Some(Table { sector_size, partitions: copy.partitions()?, usable, own, copies }))
 }
 
@@ -300,7 +299,7 @@ pub(super) mod tests {
         disk[512 + 16..][..4].copy_from_slice(&crc.to_le_bytes());
     }
 
-    fn table(disk: &Vec<u8>) -> Table {
+    fn table(disk: &dyn ReadAt) -> Table {
         read(disk, 512).unwrap().unwrap()
     }
 

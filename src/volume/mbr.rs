@@ -232,7 +232,7 @@ pub(super) mod tests {
         disk
     }
 
-    fn slots(disk: &Vec<u8>) -> Logical {
+    fn slots(disk: &dyn ReadAt) -> Logical {
         logical(disk, EXTENDED, 512).unwrap()
     }
 
@@ -292,7 +292,7 @@ pub(super) mod tests {
 
     #[test]
     fn sector_zero_is_told_apart() {
-        let kind = |disk: &Vec<u8>| match first_sector(disk).unwrap() {
+        let kind = |disk: &dyn ReadAt| match first_sector(disk).unwrap() {
             FirstSector::NoTable => "none".to_owned(),
             FirstSector::Protective(others) => format!("protective+{}", others.len()),
             FirstSector::Table(slots) => format!("{} slots", slots.len()),

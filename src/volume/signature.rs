@@ -245,9 +245,7 @@ const PROBES: &[(Class, &str, Probe)] = &[
         let magic = |at| if at == VMFS_AT { VMFS } else { VMFS_VOLUME };
         v.far.iter().find(|(at, bytes)| *bytes == magic(*at)).map(|&(at, _)| at)
     }),
-    (Class::Encrypted, "LUKS2", |v| {
-        v.first([0x4000, 0x8000, 0x1_0000, 0x2_0000], b"SKUL\xBA\xBE\x00\x02")
-    }),
+    (Class::Encrypted, "LUKS2", |v| v.first([0x4000, 0x8000, 0x1_0000, 0x2_0000], b"SKUL\xBA\xBE\x00\x02")),
     (Class::Foreign, "HFS", |v| {
         let block = U32::<BE>::read_from_bytes(v.bytes(0x414, 4)?).ok()?.get();
         (v.has(0x400, b"BD") && block != 0 && block.is_multiple_of(512)).then_some(0x400)

@@ -187,8 +187,10 @@ impl RawBoot {
         };
         let root_bytes = mul(self.root_entries.get().into(), 32, "the root directory")?;
         if (root_bytes == 0) != self.is_fat32() || !root_bytes.is_multiple_of(sector) || fat_sectors == 0 {
-            return Err(inconsistent("Its boot sector mixes FAT32 with FAT16, or its root directory has part of \
-                                     a sector."));
+            return Err(inconsistent(
+                "Its boot sector mixes FAT32 with FAT16, or its root directory has part of \
+                                     a sector.",
+            ));
         }
         let total = self.total_sectors()?;
         let size = mul(total, sector, "the volume")?;
@@ -257,7 +259,8 @@ impl RawBoot {
     fn only_copy(&self) -> Result<Option<u8>, Stop> {
         let Some(tail) = self.tail32() else { return Ok(None) };
         if tail.version.get() != 0 {
-            let detail = format!("The FAT32 volume has version {:#06x}, and only 0 is known.", tail.version.get());
+            let detail =
+                format!("The FAT32 volume has version {:#06x}, and only 0 is known.", tail.version.get());
             return Err(Decline::new(DeclineReason::UnknownFeature, detail).at(BOOT).into());
         }
         let flags = tail.ext_flags.get();

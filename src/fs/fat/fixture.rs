@@ -133,10 +133,13 @@ impl Made {
                 let at = fat + cluster + cluster / 2;
                 let old = u16::from_le_bytes([self.bytes[at], self.bytes[at + 1]]);
                 let value = u16::try_from(value & 0xFFF).unwrap();
-                let new = if cluster.is_multiple_of(2) { old & 0xF000 | value } else { old & 0xF | value << 4 };
+                let new =
+                    if cluster.is_multiple_of(2) { old & 0xF000 | value } else { old & 0xF | value << 4 };
                 self.bytes[at..at + 2].copy_from_slice(&new.to_le_bytes());
             }
-            Kind::Fat16 => put16(&mut self.bytes, fat + cluster * 2, usize::try_from(value & 0xFFFF).unwrap()),
+            Kind::Fat16 => {
+                put16(&mut self.bytes, fat + cluster * 2, usize::try_from(value & 0xFFFF).unwrap())
+            }
             Kind::Fat32 => self.bytes[fat + cluster * 4..][..4].copy_from_slice(&value.to_le_bytes()),
         }
     }

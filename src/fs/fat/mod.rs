@@ -59,8 +59,10 @@ fn map(volume: &dyn ReadAt, boot: &RawBoot, found: &mut Found) -> Result<FreeMap
 
 /// A label without its padding; bytes of unknown code pages become replacement characters.
 fn text(label: [u8; 11]) -> Option<String> {
-    let text: String =
-        label.iter().map(|&b| if b.is_ascii() { char::from(b) } else { char::REPLACEMENT_CHARACTER }).collect();
+    let text: String = label
+        .iter()
+        .map(|&b| if b.is_ascii() { char::from(b) } else { char::REPLACEMENT_CHARACTER })
+        .collect();
     let text = text.trim_end_matches([' ', '\0']);
     (!text.is_empty() && text != "NO NAME").then(|| text.to_owned())
 }

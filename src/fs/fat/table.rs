@@ -92,7 +92,8 @@ pub(super) fn entry(volume: &dyn ReadAt, geometry: &Geometry, cluster: u32) -> R
     let pair = u64::from(cluster & !1);
     let odd = usize::from(cluster & 1 == 1);
     // The last pair may be cut short by the end of the table.
-    let bytes = geometry.kind.table_bytes(2).min(geometry.fat_size.saturating_sub(geometry.kind.table_bytes(pair)));
+    let bytes =
+        geometry.kind.table_bytes(2).min(geometry.fat_size.saturating_sub(geometry.kind.table_bytes(pair)));
     let at = add(start, geometry.kind.table_bytes(pair), "the FAT")?;
     let bytes = read_vec(volume, at, index(bytes, "a FAT entry")?)?;
     Ok(Entry::new(geometry, decode(geometry.kind, &bytes, odd).unwrap_or(1)))
@@ -212,8 +213,6 @@ fn decode(kind: Kind, piece: &[u8], i: usize) -> Option<u32> {
         }
         Kind::Fat16 => Some(u16::from_le_bytes(bytes(i.checked_mul(2)?, 2)?.try_into().ok()?).into()),
         // The upper four bits are reserved and mean nothing.
-        Kind::Fat32 => {
-            Some(u32::from_le_bytes(bytes(i.checked_mul(4)?, 4)?.try_into().ok()?) & 0x0FFF_FFFF)
-        }
+        Kind::Fat32 => Some(u32::from_le_bytes(bytes(i.checked_mul(4)?, 4)?.try_into().ok()?) & 0x0FFF_FFFF),
     }
 }

@@ -26,8 +26,10 @@ use crate::units::{Space, index};
 
 /// No driver reads on in a larger directory.
 const MAX_DIRECTORY: u64 = 2 << 20;
-/// How many bytes of directories are read at most: some 30 million files.
-const MAX_TREE: u64 = 1 << 30;
+/// How many directory entries are read at most.
+const MAX_ENTRIES: u64 = 1 << 25;
+/// How many directories may wait to be read: 16 MiB of cluster numbers.
+const MAX_PENDING: usize = 1 << 22;
 
 const READ_ONLY_HIDDEN_SYSTEM_VOLUME: u8 = 0x0F;
 const VOLUME_LABEL: u8 = 0x08;
@@ -99,7 +101,7 @@ struct Walk<'v> {
     linked: ClusterSet,
     /// First clusters of directories still to read.
     pending: Vec<u32>,
-    /// How many bytes of directories were read.
+    /// How many entries were read.
     read: u64,
     label: Option<[u8; 11]>,
 }
@@ -117,7 +119,10 @@ impl Walk<'_> {
             len = len.saturating_add(self.geometry.cluster_size);
             match entry(self.volume, self.geometry, cluster)? {
                 Entry::Next(_) if len > MAX_DIRECTORY => {
-                    return Err(inconsistent("A directory is larger than any driver reads.", site(range.start)));
+                    return Err(inconsistent(
+                        "A directory is larger than any driver reads.",
+                        site(range.start),
+                    ));
                 }
                 Entry::Next(next) => cluster = next,
                 Entry::Used => return Ok(()),
@@ -131,16 +136,16 @@ impl Walk<'_> {
 
     /// Reads `len` bytes of a directory; false if it ends there.
     fn part(&mut self, start: u64, len: u64, is_root: bool) -> Result<bool, Stop> {
-        self.read = self.read.saturating_add(len);
-        if self.read > MAX_TREE {
-            return Err(Error::limit(site(start), "There are more directories than are checked.").into());
-        }
         let bytes = read_vec(self.volume, start, index(len, "a directory")?)?;
         let mut offset = start;
         for bytes in bytes.chunks_exact(size_of::<RawEntry>()) {
             let Ok(raw) = RawEntry::ref_from_bytes(bytes) else { break };
             if raw.name.starts_with(&[0]) {
                 return Ok(false);
+            }
+            self.read = self.read.saturating_add(1);
+            if self.read > MAX_ENTRIES || self.pending.len() > MAX_PENDING {
+                return Err(Error::limit(site(offset), "There are more files than are checked.").into());
             }
             self.entry(raw, site(offset), is_root)?;
             offset = offset.saturating_add(crate::units::len64(bytes.len()));
