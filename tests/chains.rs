@@ -1,5 +1,13 @@
 //! Chains of differencing disks: what a child may drop, and what it must keep.
 #![cfg(not(target_family = "wasm"))]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may fail loudly"
+)]
+
 mod common;
 
 use std::path::{Path, PathBuf};

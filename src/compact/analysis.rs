@@ -146,7 +146,8 @@ impl VolumeFindings {
 
 fn look_at(disk: &Disk, volume: &Volume, sector_size: u32) -> Detected {
     if let Some(reason) = &volume.opaque {
-        let decline = Decline::new(DeclineReason::NotSupported, reason.clone());
+        let decline =
+            Decline::new(DeclineReason::NotSupported, format!("Nothing is read here, because {reason}."));
         return Detected::declined("unknown", None, decline);
     }
     let len = volume.range.end.saturating_sub(volume.range.start);

@@ -9,8 +9,8 @@ use wasm_bindgen::prelude::*;
 
 use super::error::{give, to_js};
 use super::report::{BlockMapReport, CompactOutcome, ProgressReport, VerificationReport};
-use super::source::{JsSource, from_number, number};
-use crate::compact::{Analysis, Layout, Plan, Scan, Verification, block_map, mapped};
+use super::source::{JsSource, from_number, number, since_2000};
+use crate::compact::{Analysis, Fresh, Layout, Plan, Scan, Verification, block_map, mapped};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extents::Extents;
 use crate::image::{self, Disk, DiskType, Piece};
@@ -66,7 +66,7 @@ impl Compaction {
             return Err(out_of_order());
         };
         let readings_differ = scan.readings_differ();
-        let layout = Layout::new(&self.analysis.disk, &self.plan, *scan, &mut Uuid::new_v4)?;
+        let layout = Layout::new(&self.analysis.disk, &self.plan, *scan, &fresh())?;
         let outcome =
             CompactOutcome::new(&self.analysis, &self.plan, &layout, self.file_size, readings_differ)?;
         self.phase = Phase::Layout(Box::new(layout));
@@ -178,6 +178,16 @@ impl Compaction {
         finished
             .map(|(_, verification)| give(Ok(VerificationReport::from(verification.verdict()))))
             .transpose()
+    }
+}
+
+/// New identifiers, and the time.
+fn fresh() -> Fresh {
+    Fresh {
+        file_write: Uuid::new_v4(),
+        data_write: Uuid::new_v4(),
+        disk: Uuid::new_v4(),
+        time_stamp: since_2000(js_sys::Date::now()).unwrap_or_default(),
     }
 }
 
