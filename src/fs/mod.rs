@@ -11,6 +11,8 @@
 //! pending journal that cannot be replayed, hibernation or encryption. Declining is not an error:
 //! a declined volume is only looked at for zeros.
 
+mod ntfs;
+
 use crate::error::{Error, Result, Site, Warning};
 use crate::extents::Extents;
 use crate::io::ReadAt;
@@ -194,7 +196,7 @@ type Probe = fn(&dyn ReadAt, Context) -> Option<Detected>;
 
 /// The readers in the order in which they are asked. The encrypted and the foreign come first:
 /// BitLocker To Go looks like FAT32.
-const PROBES: &[Probe] = &[];
+const PROBES: &[Probe] = &[ntfs::probe];
 
 /// Finds which file system a volume holds and what of it is free. Never fails: what cannot be read
 /// or recognised is declined.
