@@ -78,13 +78,13 @@ fn fat_maps_equal_strangers_counts_and_survive_poison() {
         ("FAT16", &["-F", "16", "-s", "4", "-f", "1"], 24),
         ("FAT16", &["-F", "16", "-s", "1", "-S", "2048"], 20),
         ("FAT16", &["-F", "16", "-s", "1", "-S", "4096", "-r", "1024"], 24),
-        ("FAT16", &["-F", "16", "-s", "128", "-a", "-R", "7"], 300),
+        ("FAT16", &["-F", "16", "-s", "64", "-a", "-R", "7"], 160),
         ("FAT32", &["-F", "32", "-s", "1"], 40),
         ("FAT32", &["-F", "32", "-s", "2", "-f", "1"], 80),
         ("FAT32", &["-F", "32", "-s", "2", "-R", "99"], 80),
         ("FAT32", &["-F", "32", "-s", "1", "-S", "1024"], 80),
         ("FAT32", &["-F", "32", "-s", "1", "-S", "4096"], 300),
-        ("FAT32", &["-F", "32", "-s", "8", "-n", "A LABEL", "--mbr=y"], 300),
+        ("FAT32", &["-F", "32", "-s", "1", "-n", "A LABEL", "--mbr=y"], 40),
     ];
     for (name, options, size) in shapes {
         let folder = Folder::new();
@@ -243,7 +243,8 @@ fn swap_is_dispensable_but_for_its_header() {
         assert_eq!((found.name, found.label.as_deref()), ("Linux swap", Some("tauschen")));
         let map = mapped(found);
         let [(Request::PageFiles, pages)] = &map.on_request[..] else { panic!("{map:?}") };
-        assert_eq!(pages.ranges(), [page..(20 * MIB + 12_345) / page * page]);
+        let end = (20 * MIB + 12_345) / page * page;
+        assert!(pages.contains(page..end) && pages.total() == end - page);
         assert!(map.free.is_empty() && map.free_bytes == 0);
         let before = output("swaplabel", &[&image]);
         poison(&image, pages.ranges());
