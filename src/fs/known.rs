@@ -134,6 +134,7 @@ mod tests {
             ("ZFS", NotSupported, &[(0x2_0C00, b"\x0C\xB1\xBA\0\0\0\0\0")]),
             ("ZFS", NotSupported, &[(0x2_0000, b"\0\0\0\0\0\xBA\xB1\x0C")]),
             ("VMware VMFS", NotSupported, &[(1 << 20, b"\x0D\xD0\x01\xC0")]),
+            ("VMware VMFS", NotSupported, &[(2 << 20, b"\x5E\xF1\xAB\x2F")]),
             ("VMware VMFS", NotSupported, &[(18 << 20, b"\x5E\xF1\xAB\x2F")]),
             (
                 "bcache",

@@ -235,8 +235,8 @@ impl RawBoot {
     fn total_sectors(&self) -> Result<u64, Stop> {
         let (short, long) = (u64::from(self.total_sectors_16.get()), u64::from(self.total_sectors_32.get()));
         match (short, long) {
-            (0, total) | (total, 0) if short == 0 || !self.is_fat32() => Ok(total),
-            _ if short == long && !self.is_fat32() => Ok(short),
+            (0, total) | (total, 0) => Ok(total),
+            _ if short == long => Ok(short),
             _ => Err(inconsistent("Its boot sector gives two sizes.")),
         }
     }

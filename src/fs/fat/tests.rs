@@ -136,6 +136,18 @@ fn the_kind_follows_the_count_of_clusters() {
 }
 
 #[test]
+fn a_small_volume_may_give_its_size_in_16_bits() {
+    for kind in [Kind::Fat12, Kind::Fat32] {
+        let mut made = Fixture::new(kind).make();
+        let sectors = [made.bytes[32], made.bytes[33]];
+        made.bytes[19..21].copy_from_slice(&sectors);
+        assert_eq!(map_of(&made).free, expected_free(&made));
+        made.bytes[32..36].fill(0);
+        assert_eq!(map_of(&made).free, expected_free(&made));
+    }
+}
+
+#[test]
 fn a_volume_at_the_border_is_mapped_to_its_last_cluster() {
     for (kind, clusters) in [(Kind::Fat12, 4084), (Kind::Fat12, 4083), (Kind::Fat16, 65524)] {
         let mut made = Fixture { clusters, ..Fixture::new(kind) }.make();
