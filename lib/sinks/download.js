@@ -44,7 +44,7 @@ export class DownloadSink {
     } else if (piece.kind === 'zeros') {
       this.#pushZeros(piece.length);
     } else {
-      const { blob } = sources[piece.layer];
+      const { blob } = sources[piece.file];
       if (!blob) throw new CompactorError('internal', 'a source without a blob cannot be saved by a browser');
       this.#parts.push(blob.slice(piece.start, piece.end));
     }

@@ -27,7 +27,7 @@ export class MemorySink {
   async write(piece, position, sources) {
     if (piece.kind === 'bytes') this.#growing.set(piece.bytes, position);
     if (piece.kind === 'source') {
-      this.#growing.set(sources[piece.layer].read(piece.start, piece.end - piece.start), position);
+      this.#growing.set(sources[piece.file].read(piece.start, piece.end - piece.start), position);
     }
   }
 

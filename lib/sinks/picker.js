@@ -41,7 +41,7 @@ export class PickerSink {
     const data =
       piece.kind === 'bytes'
         ? /** @type {Uint8Array<ArrayBuffer>} */ (piece.bytes)
-        : slice(sources[piece.layer], piece.start, piece.end);
+        : slice(sources[piece.file], piece.start, piece.end);
     await this.#stream().write({ type: 'write', position, data });
   }
 

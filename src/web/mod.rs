@@ -15,6 +15,10 @@ mod open;
 mod report;
 mod source;
 
+pub use compaction::Compaction;
+pub use comparison::Comparison;
+pub use open::OpenImage;
+pub use source::JsSource;
 use wasm_bindgen::prelude::*;
 
 /// Called once when the module is loaded: panics, which are faults of this program, say where.
