@@ -14,30 +14,33 @@ import { parseArgs } from 'node:util';
 export const help = `\
 Makes virtual hard disks (VHD, VHDX) smaller. The original is only ever read.
 
-  vhd-compactor inspect IMAGE                 what is in it, what can be saved and why
-  vhd-compactor compact IMAGE OUTPUT          write a smaller image and compare it with the original
-  vhd-compactor verify  ORIGINAL COMPACTED    compare two images, leaving out what is proved free
+  vhd-compactor inspect IMAGE
+      what is in it, what can be saved, and why not more
+  vhd-compactor compact IMAGE OUTPUT
+      write a smaller image and compare it with the original
+  vhd-compactor verify ORIGINAL COMPACTED
+      compare two images, leaving out what is proved free
 
 All:
-  --parent FILE          a parent of a differencing disk; again for the parent's parent
-  --ignore-shadow-copies count space that only volume shadow copies hold as free
-  --json                 the result as JSON on stdout, a failure as {"error": …}
+  --parent FILE           a parent of a differencing disk; once for each
+  --ignore-shadow-copies  count what only volume shadow copies need as free
+  --json                  the result, or {"error": …}, as JSON on stdout
   --help, --version
 
 compact:
-  --mode full            drop what the file systems prove free, then what is zero (the default)
-         quick           only what is proved free: reads nothing but metadata
-         zero            only what is zero: every byte of the disk stays as it is
-  --format vhd|vhdx      write another format
-  --block-size SIZE      blocks of this size, as 512K or 2M
-  --to-dynamic           turn a fixed disk into a dynamic one
-  --flatten              merge a differencing disk with its parents into one disk
-  --scrub                write zeros over free space inside the blocks that stay
-  --drop-page-files      leave out the contents of page, swap and hibernation files
-  --no-verify            do not read the result back and compare
-  --force                replace OUTPUT if it exists
+  --mode full             drop what file systems prove free, and what is zero
+         quick            only what is proved free: reads only metadata
+         zero             only what is zero: every byte of the disk stays
+  --format vhd|vhdx       write another format
+  --block-size SIZE       blocks of this size: 512K, 2M
+  --to-dynamic            turn a fixed disk into a dynamic one
+  --flatten               merge a differencing disk with its parents
+  --scrub                 write zeros over free space in the blocks that stay
+  --drop-page-files       leave out what is in page and swap files
+  --no-verify             do not read the result back and compare
+  --force                 replace OUTPUT if it exists
 
-Exit code: 0 done (or nothing to gain), 1 failed, 2 wrong usage, 130 interrupted.
+Exit code: 0 done, or nothing to gain; 1 failed; 2 wrong usage; 130 interrupted
 `;
 
 /** A command line that makes no sense; its message says why. */

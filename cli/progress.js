@@ -5,7 +5,6 @@ import { duration, size, visible } from './text.js';
 
 const verbs = {
   queued: 'Waiting',
-  analyse: 'Reading the file systems',
   scan: 'Looking for zeros',
   write: 'Writing',
   finish: 'Finishing',
@@ -41,7 +40,7 @@ export function progressLine(/** @type {AnyJob} */ job, /** @type {number} */ wi
   const percent = Math.max(0, Math.min(100, job.percentComplete));
   const done = Math.floor(percent / 5);
   const bar = '█'.repeat(done) + '░'.repeat(20 - done);
-  const parts = [verbs[phase].padEnd(24), bar, `${Math.floor(percent)} %`.padStart(5)];
+  const parts = [verbs[phase].padEnd(17), bar, `${Math.floor(percent)} %`.padStart(5)];
   if (bytesPerSecond > 0) parts.push(`${size(bytesPerSecond)}/s`);
   if (secondsLeft !== null && Number.isFinite(secondsLeft)) parts.push(`${duration(secondsLeft)} left`);
   return visible(parts.join('  ')).slice(0, width - 1);

@@ -34,7 +34,7 @@ function facts(/** @type {InspectReport} */ report) {
     ['Created by', report.creator],
     ['Identity', report.identity],
     ...(parent ? [['Parent', `${parent.id}${parent.found ? '' : ', not given: name it with --parent'}`]] : []),
-    ...(parent && !parent.found ? parent.paths.map((path) => ['', `last seen at ${path}`]) : []),
+    ...(parent && !parent.found ? [...new Set(parent.paths)].map((path) => ['', `last seen at ${path}`]) : []),
   ];
 }
 
