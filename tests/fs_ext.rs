@@ -129,6 +129,13 @@ fn a_volume_that_the_kernel_used_and_unmounted_is_mapped() {
         poison(&path, &mapped(&path).free);
         assert_sound(&path);
         assert_eq!(digests(&path, dir.path()), before, "{args:?}");
+        // The kernel goes on as if nothing had happened: uninitialised tables are in use.
+        {
+            let Some(mounted) = Mounted::new(test, &path, "", dir.path()) else { return };
+            make_files(&mounted.folder().join("after"), 50);
+        }
+        assert_sound(&path);
+        equals_dumpe2fs(&path, &format!("used after poison {args:?}"));
     }
 }
 
