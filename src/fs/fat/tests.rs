@@ -75,7 +75,7 @@ fn a_declined_volume_keeps_its_name_and_label() {
     let mut made = Fixture::new(Kind::Fat12).make();
     made.bytes[37] = 1;
     let found = detect(&made);
-    assert_eq!((found.name, found.label.as_deref()), ("FAT12", Some("BOOT LABEL")));
+    assert_eq!((found.name, found.label.as_deref()), ("FAT12", Some("REAL LABEL")));
 }
 
 #[test]
