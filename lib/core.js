@@ -34,7 +34,6 @@ const SHARES = { scan: 20, write: 50, finish: 2, verify: 28 };
 
 /** An image that was opened and analysed. Only its metadata was read. */
 export class OpenImage {
-  #engine;
   #image;
   #sources;
 
@@ -46,7 +45,6 @@ export class OpenImage {
   constructor(engine, source, options) {
     const parents = options.parents ?? [];
     for (const file of [source, ...parents]) refuseSplitSet(file);
-    this.#engine = engine;
     this.#sources = [source, ...parents];
     this.#image = attempt(() => engine.OpenImage.open(source, parents), 'read-failed');
     this.report = attempt(() => this.#image.report(forEngine(options)));

@@ -57,7 +57,10 @@ export function asCompactorError(thrown, fallback = 'internal') {
   const message = error.message ?? String(thrown);
   if (error.name === 'CompactorError' && typeof error.code === 'string') {
     // Made by the engine, or in another realm.
-    return new CompactorError(/** @type {ErrorCode} */ (error.code), message, { site: error.site ?? null, cause: thrown });
+    return new CompactorError(/** @type {ErrorCode} */ (error.code), message, {
+      site: error.site ?? null,
+      cause: thrown,
+    });
   }
   if (typeof WebAssembly !== 'undefined' && thrown instanceof WebAssembly.RuntimeError) {
     return new CompactorError('internal', `the engine stopped: ${message}`, { cause: thrown });

@@ -15,6 +15,8 @@
 
 import { CompactorError, asCompactorError } from './errors.js';
 
+/** @import { Job as JobShape } from './types.js' */
+
 /** How often progress is told, in milliseconds. */
 const TELL_EVERY = 100;
 /** How fast the shown rate follows the true one. */
@@ -24,7 +26,7 @@ let jobs = 0;
 
 /**
  * @template T
- * @implements {import('./types.js').Job<T>}
+ * @implements {JobShape<T>}
  */
 export class Job extends EventTarget {
   /** @type {JobState} */

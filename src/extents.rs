@@ -56,12 +56,17 @@ impl Extents {
         }
     }
 
-    /// Drops the smaller half of the ranges: what is not in the set is presumed used, which is safe.
+    /// Drops about the smaller half of the ranges: what is not in the set is presumed used, which is safe.
     fn forget_smallest(&mut self) {
         let mut lengths: Vec<u64> = self.ranges.iter().map(length).collect();
         let middle = lengths.len() / 2;
         let (_, &mut median, _) = lengths.select_nth_unstable(middle);
-        self.ranges.retain(|r| length(r) > median);
+        let mut kept_of_median = 0usize;
+        self.ranges.retain(|r| {
+            kept_of_median = kept_of_median.saturating_add(usize::from(length(r) == median));
+            // Of those that are just as long, every other one: where all are, half of them stay.
+            length(r) > median || length(r) == median && kept_of_median.is_multiple_of(2)
+        });
     }
 
     /// The ranges, ascending.
@@ -192,6 +197,15 @@ mod tests {
         assert!(all.ranges().len() <= MAX_RANGES);
         assert!(all.contains(0..5));
         assert!(!all.contains(10..11));
+    }
+
+    #[test]
+    fn a_full_set_of_equal_ranges_keeps_half() {
+        let mut all = Extents::new();
+        for i in 0..u64::try_from(MAX_RANGES).unwrap() + 1 {
+            all.push(i * 10..i * 10 + 1);
+        }
+        assert!((MAX_RANGES / 3..MAX_RANGES).contains(&all.ranges().len()));
     }
 
     fn members(e: &Extents) -> BTreeSet<u64> {

@@ -1,5 +1,13 @@
 //! Dynamic VHDs in and out: made by strangers, judged by strangers.
 #![cfg(not(target_family = "wasm"))]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may fail loudly"
+)]
+
 mod common;
 
 use std::path::Path;

@@ -117,7 +117,10 @@ fn a_blob_is_compacted_and_verified() {
             let part = match get(&piece, "kind").as_string().unwrap().as_str() {
                 "bytes" => get(&piece, "bytes"),
                 "zeros" => Uint8Array::new_with_length(number(&piece, "length") as u32).into(),
-                _ => image.slice_with_f64_and_f64(number(&piece, "start"), number(&piece, "end")).unwrap().into(),
+                _ => image
+                    .slice_with_f64_and_f64(number(&piece, "start"), number(&piece, "end"))
+                    .unwrap()
+                    .into(),
             };
             parts.push(&part);
         }
@@ -155,7 +158,9 @@ fn errors_have_a_code_and_a_site() {
 fn wrong_options_are_refused() {
     let image = blob_of(&sample());
     let opened = OpenImage::open(&source("disk.vhd", &image), Vec::new()).unwrap();
-    for (key, value) in [("mode", JsValue::from("deep")), ("format", "vmdk".into()), ("blockSize", "big".into())] {
+    for (key, value) in
+        [("mode", JsValue::from("deep")), ("format", "vmdk".into()), ("blockSize", "big".into())]
+    {
         let object = Object::new();
         set(&object, key, value);
         let error = opened.estimate(&tsify::Ts::new_unchecked(object.into())).err().unwrap();

@@ -1,6 +1,8 @@
 import { CompactorError } from '../errors.js';
 import { BlobSource } from '../sources/file.js';
 
+/** @import { Sink } from '../types.js' */
+
 /** Zeros that are shared by all pieces that need some. */
 const ZEROS = 1024 * 1024;
 
@@ -8,7 +10,7 @@ const ZEROS = 1024 * 1024;
  * Composes the new image as one `Blob` of slices of the source and made bytes, for the browser to download.
  * Nothing is copied before the download, and no second copy is kept.
  *
- * @implements {import('../types.js').Sink}
+ * @implements {Sink}
  */
 export class DownloadSink {
   kind = 'download';
@@ -42,7 +44,7 @@ export class DownloadSink {
     } else if (piece.kind === 'zeros') {
       this.#pushZeros(piece.length);
     } else {
-      const { blob } = sources[piece.layer];
+      const { blob } = sources[piece.file];
       if (!blob) throw new CompactorError('internal', 'a source without a blob cannot be saved by a browser');
       this.#parts.push(blob.slice(piece.start, piece.end));
     }

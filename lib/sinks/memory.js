@@ -1,9 +1,11 @@
 import { BytesSource } from '../sources/bytes.js';
 
+/** @import { Sink } from '../types.js' */
+
 /**
  * Keeps the new image in memory: for small results and tests.
  *
- * @implements {import('../types.js').Sink}
+ * @implements {Sink}
  */
 export class MemorySink {
   kind = 'memory';
@@ -25,7 +27,7 @@ export class MemorySink {
   async write(piece, position, sources) {
     if (piece.kind === 'bytes') this.#growing.set(piece.bytes, position);
     if (piece.kind === 'source') {
-      this.#growing.set(sources[piece.layer].read(piece.start, piece.end - piece.start), position);
+      this.#growing.set(sources[piece.file].read(piece.start, piece.end - piece.start), position);
     }
   }
 

@@ -5,10 +5,12 @@ import path from 'node:path';
 import { CompactorError, asCompactorError } from '../errors.js';
 import { PathSource } from '../sources/path.js';
 
+/** @import { Sink } from '../types.js' */
+
 /**
  * Writes the new image beside its place and renames it when it is complete (Node).
  *
- * @implements {import('../types.js').Sink}
+ * @implements {Sink}
  */
 export class PathSink {
   kind = 'path';
@@ -75,7 +77,7 @@ export class PathSink {
     // Zeros are left out: the file is set to its length in the end, and what was not written is zero.
     if (piece.kind === 'bytes') this.#put(piece.bytes, position);
     if (piece.kind === 'source') {
-      this.#put(sources[piece.layer].read(piece.start, piece.end - piece.start), position);
+      this.#put(sources[piece.file].read(piece.start, piece.end - piece.start), position);
     }
   }
 

@@ -1,11 +1,13 @@
 import { CompactorError } from '../errors.js';
 import { FileSource } from '../sources/file.js';
 
+/** @import { Sink } from '../types.js' */
+
 /**
  * Writes the new image to a file that the person picked (`showSaveFilePicker`). The browser keeps it aside
  * and puts it in place when it is closed; until then an existing file stays as it was.
  *
- * @implements {import('../types.js').Sink}
+ * @implements {Sink}
  */
 export class PickerSink {
   kind = 'picker';
@@ -39,7 +41,7 @@ export class PickerSink {
     const data =
       piece.kind === 'bytes'
         ? /** @type {Uint8Array<ArrayBuffer>} */ (piece.bytes)
-        : slice(sources[piece.layer], piece.start, piece.end);
+        : slice(sources[piece.file], piece.start, piece.end);
     await this.#stream().write({ type: 'write', position, data });
   }
 

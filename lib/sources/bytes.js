@@ -1,9 +1,11 @@
 import { CompactorError } from '../errors.js';
 
+/** @import { ImageSource } from '../types.js' */
+
 /**
  * An image in memory.
  *
- * @implements {import('../types.js').ImageSource}
+ * @implements {ImageSource}
  */
 export class BytesSource {
   #bytes;

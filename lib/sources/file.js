@@ -1,8 +1,10 @@
+/** @import { ImageSource } from '../types.js' */
+
 /**
  * A `File` that a person dropped or picked (browser, in a dedicated worker). The engine reads it itself,
  * through `FileReaderSync`.
  *
- * @implements {import('../types.js').ImageSource}
+ * @implements {ImageSource}
  */
 export class FileSource {
   /** @param {File} file */
@@ -27,7 +29,7 @@ export class FileSource {
 /**
  * Bytes that a browser composed: a new image before it is saved.
  *
- * @implements {import('../types.js').ImageSource}
+ * @implements {ImageSource}
  */
 export class BlobSource {
   /**

@@ -3,13 +3,17 @@ import path from 'node:path';
 
 import { CompactorError, asCompactorError } from '../errors.js';
 
+/** @import { ImageSource } from '../types.js' */
+
 /**
  * A file of the file system, opened for reading only (Node).
  *
- * @implements {import('../types.js').ImageSource}
+ * @implements {ImageSource}
  */
 export class PathSource {
+  /** @type {number | undefined} */
   #fd;
+  /** @type {fs.Stats} */
   #opened;
   #buffer = Buffer.alloc(0);
 

@@ -8,7 +8,7 @@ use crate::extents::Extents;
 use crate::fs::{self, Context, Decline, DeclineReason, Detected, Mapping, Request};
 use crate::image::{self, Candidate, Disk, Image};
 use crate::io::{ReadAt, Window};
-use crate::volume::{self, Volume};
+use crate::volume::{self, Volume, VolumeTable};
 
 /// A file that a person gave.
 pub struct Input {
@@ -32,6 +32,8 @@ pub struct VolumeFindings {
 pub struct Analysis {
     /// The virtual disk.
     pub disk: Disk,
+    /// For each layer of the disk, which of the files it is: 0 the image, 1 the first parent as given, …
+    pub files: Vec<usize>,
     /// Its volumes, ascending.
     pub volumes: Vec<VolumeFindings>,
     /// What is odd about its partition tables.
@@ -53,7 +55,9 @@ impl Analysis {
                 modified: parent.modified,
             });
         }
-        Self::of(Disk::new(image::assemble(child, candidates)?)?)
+        let chain = image::assemble(child, candidates)?;
+        let analysis = Self::of(Disk::new(chain.layers)?)?;
+        Ok(Self { files: chain.files, ..analysis })
     }
 
     /// Looks at the file systems of a disk.
@@ -64,7 +68,13 @@ impl Analysis {
         let sector_size = disk.top()?.geometry.logical_sector_size;
         let mut warnings = Vec::new();
         let mut volumes = Vec::new();
-        match volume::enumerate(&disk, sector_size) {
+        // Without its parents nobody knows what a child's file systems read.
+        let table = if disk.is_complete() {
+            volume::enumerate(&disk, sector_size)
+        } else {
+            Ok(VolumeTable::default())
+        };
+        match table {
             Ok(table) => {
                 warnings.extend(table.warnings);
                 if let Some(reason) = table.distrust {
@@ -81,7 +91,8 @@ impl Analysis {
                 format!("The partition table cannot be read, so only zeros can be dropped: {error}"),
             )),
         }
-        Ok(Self { disk, volumes, warnings })
+        let files = (0..disk.layers().len()).collect();
+        Ok(Self { disk, files, volumes, warnings })
     }
 
     /// The image itself.
@@ -141,7 +152,8 @@ impl VolumeFindings {
 
 fn look_at(disk: &Disk, volume: &Volume, sector_size: u32) -> Detected {
     if let Some(reason) = &volume.opaque {
-        let decline = Decline::new(DeclineReason::NotSupported, reason.clone());
+        let decline =
+            Decline::new(DeclineReason::NotSupported, format!("Nothing is read here, because {reason}."));
         return Detected::declined("unknown", None, decline);
     }
     let len = volume.range.end.saturating_sub(volume.range.start);

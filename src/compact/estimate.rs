@@ -3,6 +3,7 @@
 use super::analysis::Analysis;
 use super::options::Mode;
 use super::plan::{Counts, Decision, Plan};
+use super::target::Fresh;
 use crate::error::Result;
 use crate::extents::Extents;
 use crate::fs::{Mapping, Request};
@@ -65,7 +66,7 @@ pub fn estimate(analysis: &Analysis, plan: &Plan) -> Result<Estimate> {
         block = plan.next_decided(at.saturating_add(1));
     }
     out.seal();
-    let writer = plan.target.writer(top, plan.counts.free > 0, &mut uuid::Uuid::nil)?;
+    let writer = plan.target.writer(top, plan.counts.free > 0, &Fresh::default())?;
     let output_size = writer.file_size(&out)?;
     let payload = out.stored().saturating_mul(plan.target.block_size);
     let mapped = mapped(analysis);

@@ -11,6 +11,7 @@ use std::ops::Range;
 
 use super::plan::Plan;
 use super::scan::{Scan, Tally};
+use super::target::Fresh;
 use crate::error::{Error, Result};
 use crate::extents::Extents;
 use crate::image::{
@@ -54,13 +55,12 @@ enum Stage {
 }
 
 impl Layout {
-    /// The layout that a finished `scan` of `plan` leads to. `ids` gives the random identifiers that
-    /// the format wants.
+    /// The layout that a finished `scan` of `plan` leads to.
     ///
     /// # Errors
     /// What the writer refuses: `limit-exceeded` for what the format cannot address.
-    pub fn new(disk: &Disk, plan: &Plan, scan: Scan, ids: &mut dyn FnMut() -> uuid::Uuid) -> Result<Self> {
-        let writer = plan.target.writer(disk.top()?, scan.reads_changed(), ids)?;
+    pub fn new(disk: &Disk, plan: &Plan, scan: Scan, fresh: &Fresh) -> Result<Self> {
+        let writer = plan.target.writer(disk.top()?, scan.reads_changed(), fresh)?;
         let (tally, reads_changed) = (scan.tally(), scan.reads_changed());
         let out = scan.into_out();
         let size = writer.file_size(&out)?;

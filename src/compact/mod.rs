@@ -33,7 +33,7 @@ pub use layout::{Layout, Outcome};
 pub use options::{Mode, Options};
 pub use plan::{Counts, Decision, Plan};
 pub use scan::{Scan, Tally};
-pub use target::Target;
+pub use target::{Fresh, Target};
 pub use verify::{Verdict, Verification};
 
 /// How far a stepped piece of work has come.

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::options::Options;
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{ContainerWriter, Disk, DiskType, Format, Geometry, Image, Metadata, vhd};
+use crate::image::{ContainerWriter, Disk, DiskType, Format, Geometry, Image, Metadata, vhd, vhdx};
 
 /// Smallest and largest block of a VHDX (MS-VHDX 2.6.2.1).
 const VHDX_BLOCKS: (u64, u64) = (1 << 20, 256 << 20);
@@ -64,7 +64,8 @@ impl Target {
         })
     }
 
-    /// The writer of this target.
+    /// The writer of this target. With `reads_changed`, a VHDX gets a new data write GUID, so that
+    /// children of the source do not take the new image for their parent.
     ///
     /// # Errors
     /// What the format's writer refuses.
@@ -72,19 +73,55 @@ impl Target {
         &self,
         source: &Image,
         reads_changed: bool,
-        ids: &mut dyn FnMut() -> Uuid,
+        fresh: &Fresh,
     ) -> Result<Box<dyn ContainerWriter>> {
-        let _ = (reads_changed, &ids);
-        match (self.format, &source.metadata) {
-            (Format::Vhd, Metadata::Vhd(metadata)) => Ok(Box::new(vhd::Writer::like(
-                metadata,
+        let geometry = &source.geometry;
+        let guids = vhdx::Guids {
+            file_write: fresh.file_write,
+            data_write: fresh.data_write,
+            virtual_disk: fresh.disk,
+        };
+        Ok(match (self.format, &source.metadata) {
+            (Format::Vhd, Metadata::Vhd(metadata)) => {
+                Box::new(vhd::Writer::like(metadata, self.addressable_size, self.block_size, self.disk_type)?)
+            }
+            (Format::Vhd, Metadata::Vhdx(_)) => Box::new(vhd::Writer::new(
                 self.addressable_size,
                 self.block_size,
+                fresh.disk,
+                fresh.time_stamp,
+            )?),
+            (Format::Vhdx, Metadata::Vhdx(metadata)) => Box::new(vhdx::Writer::like(
+                metadata,
+                geometry,
                 self.disk_type,
-            )?)),
-            _ => Err(Error::new(ErrorKind::Unsupported, "VHDX output comes next")),
-        }
+                self.block_size,
+                &guids,
+                reads_changed,
+            )?),
+            (Format::Vhdx, Metadata::Vhd(_)) => Box::new(vhdx::Writer::new(
+                self.addressable_size,
+                geometry.logical_sector_size,
+                geometry.physical_sector_size,
+                self.block_size,
+                &guids,
+            )?),
+        })
     }
+}
+
+/// What is new in a new image: random identifiers and the time. The host gives them, so that a
+/// layout is a pure function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Fresh {
+    /// VHDX FileWriteGuid.
+    pub file_write: Uuid,
+    /// VHDX DataWriteGuid, where reads change.
+    pub data_write: Uuid,
+    /// The disk's own identifier, where the source has none of its kind.
+    pub disk: Uuid,
+    /// Seconds since 2000-01-01 UTC.
+    pub time_stamp: u32,
 }
 
 fn disk_type(disk: &Disk, top: &Image, options: &Options) -> Result<DiskType> {

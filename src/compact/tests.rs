@@ -49,7 +49,8 @@ fn compact(source: &[u8], free: Extents, options: Options) -> Result<Compacted> 
     let plan = Plan::new(&disk, free, options)?;
     let mut scan = Scan::new(&plan)?;
     while !scan.step(&disk, &plan, 1)?.finished {}
-    let mut layout = Layout::new(&disk, &plan, scan, &mut || Uuid::from_u128(9))?;
+    let mut layout =
+        Layout::new(&disk, &plan, scan, &Fresh { data_write: Uuid::from_u128(9), ..Fresh::default() })?;
     let (outcome, may_differ) = (layout.outcome(), layout.may_differ(&plan));
     let file = execute(&mut layout, &disk, &plan, &[source]);
     assert_eq!(file.len() as u64, outcome.size);
@@ -152,7 +153,8 @@ fn a_verification_names_the_first_byte_that_was_lost() {
     assert_eq!(error.kind(), ErrorKind::WriteFailed);
     assert_eq!(error.site().unwrap().offset, 2 * 65_536 + 100);
     // The same difference in free space is counted, and nothing else.
-    let free = Extents::from_ranges(vec![2 * 65_536 + 100..2 * 65_536 + 101]);
+    let mut free = Extents::new();
+    free.push(2 * 65_536 + 100..2 * 65_536 + 101);
     let mut verification = Verification::new(&a, &b, free, true).unwrap();
     while !verification.step(&a, &b, 1 << 20).unwrap().finished {}
     assert_eq!(verification.verdict().differing, 1);

@@ -11,6 +11,14 @@
 //! pending journal that cannot be replayed, hibernation or encryption. Declining is not an error:
 //! a declined volume is only looked at for zeros.
 
+mod cluster_set;
+mod exfat;
+mod ext;
+mod fat;
+mod known;
+mod ntfs;
+mod swap;
+
 use crate::error::{Error, Result, Site, Warning};
 use crate::extents::Extents;
 use crate::io::ReadAt;
@@ -194,7 +202,7 @@ type Probe = fn(&dyn ReadAt, Context) -> Option<Detected>;
 
 /// The readers in the order in which they are asked. The encrypted and the foreign come first:
 /// BitLocker To Go looks like FAT32.
-const PROBES: &[Probe] = &[];
+const PROBES: &[Probe] = &[known::probe, swap::probe, ext::probe, ntfs::probe, exfat::probe, fat::probe];
 
 /// Finds which file system a volume holds and what of it is free. Never fails: what cannot be read
 /// or recognised is declined.

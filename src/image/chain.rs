@@ -23,15 +23,24 @@ pub struct Candidate {
     pub modified: Option<u32>,
 }
 
+/// A child and its parents in order.
+pub struct Chain {
+    /// The images: the child first.
+    pub layers: Vec<Rc<Image>>,
+    /// For each layer, which of the files that were given it is: 0 the child, 1 the first candidate, …
+    pub files: Vec<usize>,
+}
+
 /// Puts `child` and its parents in order, as far as they were given. With no candidates a
 /// differencing child stays alone, which is no error here.
 ///
 /// # Errors
 /// `needs-parent` where candidates were given and none fits, or one fits and has changed since;
 /// `corrupt` for a cycle; `invalid-argument` for a candidate that is nobody's parent.
-pub fn assemble(child: Image, candidates: Vec<Candidate>) -> Result<Vec<Rc<Image>>> {
-    let mut left = candidates;
+pub fn assemble(child: Image, candidates: Vec<Candidate>) -> Result<Chain> {
+    let mut left: Vec<(usize, Candidate)> = (1..).zip(candidates).collect();
     let mut layers = vec![Rc::new(child)];
+    let mut files = vec![0];
     while let Some(link) = layers.last().and_then(|image| image.parent.clone()) {
         let format = layers.last().map_or(Format::Vhd, |image| image.format);
         if layers.len() >= MAX_CHAIN {
@@ -44,13 +53,13 @@ pub fn assemble(child: Image, candidates: Vec<Candidate>) -> Result<Vec<Rc<Image
                 "this chain of differencing disks runs in a circle: an image is named as its own parent",
             ));
         }
-        let Some(found) = left.iter().position(|c| link.ids.contains(&c.image.identity)) else {
+        let Some(found) = left.iter().position(|(_, c)| link.ids.contains(&c.image.identity)) else {
             if left.is_empty() {
                 break;
             }
             return Err(wrong_parent(&link.ids, &link.paths, &left));
         };
-        let parent = left.swap_remove(found);
+        let (file, parent) = left.swap_remove(found);
         if parent.image.format != format {
             return Err(Error::new(
                 ErrorKind::Unsupported,
@@ -59,13 +68,14 @@ pub fn assemble(child: Image, candidates: Vec<Candidate>) -> Result<Vec<Rc<Image
         }
         check_time_stamp(&parent, link.time_stamp)?;
         layers.push(Rc::new(parent.image));
+        files.push(file);
     }
     match left.first() {
-        Some(extra) => Err(Error::new(
+        Some((_, extra)) => Err(Error::new(
             ErrorKind::InvalidArgument,
             format!("{} is no parent of this image, nor of its parents", extra.name),
         )),
-        None => Ok(layers),
+        None => Ok(Chain { layers, files }),
     }
 }
 
@@ -89,10 +99,10 @@ fn check_time_stamp(parent: &Candidate, expected: Option<u32>) -> Result<()> {
     .expected(format_args!("time stamp {expected}"), footer))
 }
 
-fn wrong_parent(ids: &[Uuid], paths: &[String], given: &[Candidate]) -> Error {
-    let names: Vec<&str> = given.iter().map(|c| c.name.as_str()).collect();
+fn wrong_parent(ids: &[Uuid], paths: &[String], given: &[(usize, Candidate)]) -> Error {
+    let names: Vec<&str> = given.iter().map(|(_, c)| c.name.as_str()).collect();
     let wanted: Vec<String> = ids.iter().map(Uuid::to_string).collect();
-    let found: Vec<String> = given.iter().map(|c| c.image.identity.to_string()).collect();
+    let found: Vec<String> = given.iter().map(|(_, c)| c.image.identity.to_string()).collect();
     let path = paths.first().map(|path| format!(" It was last known as {path:?}.")).unwrap_or_default();
     let message = format!(
         "none of the files given ({}) is the parent of this differencing disk.{path}",

@@ -71,7 +71,8 @@ impl Disk {
     ///
     /// # Errors
     /// `invalid-argument` without any image, or with a parent under an image that has none.
-    pub fn new(layers: Vec<Rc<Image>>) -> Result<Self> {
+    pub fn new(layers: Vec<impl Into<Rc<Image>>>) -> Result<Self> {
+        let layers: Vec<Rc<Image>> = layers.into_iter().map(Into::into).collect();
         let with_parent = layers.iter().take(layers.len().saturating_sub(1));
         if layers.is_empty() || with_parent.clone().any(|image| image.parent.is_none()) {
             return Err(Error::new(

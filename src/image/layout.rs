@@ -155,19 +155,19 @@ impl BlockPlan {
     /// The first stored block at or after `from`.
     #[must_use]
     pub fn next_stored(&self, from: u64) -> Option<u64> {
-        let mut word = from / PER_WORD;
-        let mut mask = u64::MAX << (from % PER_WORD).saturating_mul(2);
-        while let Some(&bits) = self.states.words.get(index(word, "a block").ok()?) {
-            let stored = bits & STORED & mask;
-            if stored != 0 {
-                let block =
-                    word.saturating_mul(PER_WORD).saturating_add(u64::from(stored.trailing_zeros()) / 2);
-                return (block < self.len()).then_some(block);
-            }
-            mask = u64::MAX;
-            word = word.saturating_add(1);
-        }
-        None
+        self.states.next(from..self.len(), |word| word & STORED)
+    }
+
+    /// The first partially present block of `range`.
+    #[must_use]
+    pub fn first_partial(&self, range: Range<u64>) -> Option<u64> {
+        self.states.next(range, |word| word & word << 1 & STORED)
+    }
+
+    /// The first block of `range` that is in another state than [`OutState::NotPresent`].
+    #[must_use]
+    pub fn first_known(&self, range: Range<u64>) -> Option<u64> {
+        self.states.next(range, |word| (word | word << 1) & STORED)
     }
 }
 
@@ -218,16 +218,22 @@ impl Pairs {
     /// The first place at or after `from` whose number is not 0.
     #[must_use]
     pub fn next_nonzero(&self, from: u64) -> Option<u64> {
-        let mut word = from / PER_WORD;
-        let mut mask = u64::MAX << (from % PER_WORD).saturating_mul(2);
-        while let Some(&bits) = self.words.get(index(word, "a block").ok()?) {
-            let rest = bits & mask;
-            if rest != 0 {
-                let at = word.saturating_mul(PER_WORD).saturating_add(u64::from(rest.trailing_zeros()) / 2);
-                return (at < self.len).then_some(at);
+        self.next(from..self.len, |word| (word | word << 1) & STORED)
+    }
+
+    /// The first place of `range` whose upper bit `pick` keeps.
+    fn next(&self, range: Range<u64>, pick: impl Fn(u64) -> u64) -> Option<u64> {
+        let end = range.end.min(self.len);
+        let words = range.start / PER_WORD..end.div_ceil(PER_WORD);
+        let mut mask = u64::MAX << (range.start % PER_WORD).saturating_mul(2);
+        let bits = self.words.get(index(words.start, "a block").ok()?..index(words.end, "a block").ok()?)?;
+        for (word, &bits) in words.zip(bits) {
+            let picked = pick(bits) & mask;
+            if picked != 0 {
+                let at = word.saturating_mul(PER_WORD).saturating_add(u64::from(picked.trailing_zeros()) / 2);
+                return (at < end).then_some(at);
             }
             mask = u64::MAX;
-            word = word.saturating_add(1);
         }
         None
     }
@@ -330,6 +336,14 @@ mod tests {
                 from = b + 1;
             }
             prop_assert_eq!(walked, stored);
+            for (from, len) in [(0, 9000), (5, 40), (31, 1), (32, 3), (64, 0), (100, 8000), (7000, 3000)] {
+                let first = |wanted: fn(u8) -> bool| {
+                    (from..from + len).find(|&i| states.get(i).is_some_and(|&s| wanted(s))).map(|i| i as u64)
+                };
+                let range = from as u64..(from + len) as u64;
+                prop_assert_eq!(plan.first_partial(range.clone()), first(|s| s == 3));
+                prop_assert_eq!(plan.first_known(range), first(|s| s != 0));
+            }
         }
     }
 }

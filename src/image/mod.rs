@@ -23,7 +23,7 @@ use std::rc::Rc;
 use uuid::Uuid;
 
 pub use bitmap::{BitOrder, SectorBitmap};
-pub use chain::{Candidate, assemble};
+pub use chain::{Candidate, Chain, assemble};
 pub use disk::{Disk, Origin, Segment};
 pub use layout::{BitmapSource, BlockPlan, ContainerWriter, OutState, Pairs, Piece};
 pub use table::{BlockState, BlockTable};

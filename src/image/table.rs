@@ -2,9 +2,10 @@
 //!
 //! ```text
 //!   page 0        page 1            page 2
-//!   Uniform(0)    Mixed[1024 × u64] Uniform(0) …      one u64 a block: file offset │ state (3 bits)
+//!   Uniform(0)    Mixed[1024 × u64] Absent[1024 × u8] …   one word a block: file offset │ state (3 bits)
 //! ```
-//! Long stretches in one state cost a word a page, so that a 64 TiB disk with little in it is small.
+//! Long stretches in one state cost a word a page, and stretches without payload a byte a block, so that a
+//! 64 TiB disk with little in it is small.
 
 use crate::error::{Error, Result};
 use crate::units::{FileOffset, index};
@@ -66,7 +67,23 @@ const PAGE: usize = 1024;
 #[derive(Debug, Clone)]
 enum Page {
     Uniform(u64),
+    /// No block has payload: the word is the state.
+    Absent(Box<[u8]>),
     Mixed(Box<[u64]>),
+}
+
+impl Page {
+    fn of(words: &[u64]) -> Self {
+        let first = words.first().copied().unwrap_or_default();
+        if words.iter().all(|&word| word == first) {
+            return Self::Uniform(first);
+        }
+        let states: Option<Vec<u8>> = words.iter().map(|&word| u8::try_from(word).ok()).collect();
+        match states {
+            Some(states) => Self::Absent(states.into()),
+            None => Self::Mixed(words.into()),
+        }
+    }
 }
 
 /// The states of all blocks, in disk order.
@@ -100,14 +117,30 @@ impl BlockTable {
         }
         self.tail.push(state.pack());
         if self.tail.len() == PAGE {
-            let first = self.tail.first().copied().unwrap_or_default();
-            let page = if self.tail.iter().all(|&word| word == first) {
-                Page::Uniform(first)
-            } else {
-                Page::Mixed(self.tail.as_slice().into())
-            };
-            self.pages.push(page);
+            self.pages.push(Page::of(&self.tail));
             self.tail.clear();
+        }
+        Ok(())
+    }
+
+    /// Adds the state of the next `count` blocks, which have no payload.
+    ///
+    /// # Errors
+    /// `internal` if the state has payload: no two blocks share it.
+    pub fn push_many(&mut self, state: BlockState, count: u64) -> Result<()> {
+        if state.payload().is_some() {
+            return Err(Error::internal("blocks cannot share their payload"));
+        }
+        let mut rest = count;
+        while rest > 0 {
+            let page = crate::units::len64(PAGE);
+            if self.tail.is_empty() && rest >= page {
+                self.pages.push(Page::Uniform(state.pack()));
+                rest = rest.saturating_sub(page);
+            } else {
+                self.push(state)?;
+                rest = rest.saturating_sub(1);
+            }
         }
         Ok(())
     }
@@ -144,6 +177,7 @@ impl BlockTable {
             let (page, slot) = (block / PAGE, block % PAGE);
             match self.pages.get(page) {
                 Some(Page::Uniform(word)) => Some(*word),
+                Some(Page::Absent(states)) => states.get(slot).copied().map(u64::from),
                 Some(Page::Mixed(words)) => words.get(slot).copied(),
                 None if page == self.pages.len() => self.tail.get(slot).copied(),
                 None => None,
@@ -196,6 +230,23 @@ mod tests {
         assert_eq!(table.get(70_001), BlockState::Present(FileOffset::new(4608)));
         assert_eq!(table.get(u64::MAX), BlockState::NotPresent);
         assert!(table.push(BlockState::Present(FileOffset::new(100))).is_err());
+    }
+
+    #[test]
+    fn stretches_without_payload_are_small() {
+        let mut table = BlockTable::new();
+        table.push(BlockState::Zero).unwrap();
+        table.push_many(BlockState::NotPresent, 5000).unwrap();
+        for _ in 0..2048 {
+            table.push(BlockState::Unmapped).unwrap();
+            table.push(BlockState::Zero).unwrap();
+        }
+        assert!(!table.pages.iter().any(|p| matches!(p, Page::Mixed(_))));
+        assert_eq!(table.len(), 5001 + 4096);
+        assert_eq!((table.get(0), table.get(1)), (BlockState::Zero, BlockState::NotPresent));
+        assert_eq!(table.next_known(1), Some(5001));
+        assert_eq!((table.get(5001), table.get(5002)), (BlockState::Unmapped, BlockState::Zero));
+        assert!(table.push_many(BlockState::Present(FileOffset::new(512)), 2).is_err());
     }
 
     fn state() -> impl Strategy<Value = BlockState> {

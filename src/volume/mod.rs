@@ -8,9 +8,23 @@
 //! ```
 //! Only ranges are found here. Bytes outside every volume belong to someone (boot loaders, backup
 //! tables) and stay unless they are zero.
+//!
+//! **A table is believed only if nothing speaks against it.** A stale or foreign table would show
+//! stale file systems inside a live one, and their free space would be a person's data. So the whole
+//! table is distrusted, and nothing is mapped, where partitions overlap each other or the table's own
+//! structures, where another signature claims the bare disk, where a protective MBR has no valid GPT
+//! and where a hybrid MBR contradicts the GPT. A volume is `opaque` where the table itself says that
+//! it is a part of something larger.
+
+mod gpt;
+mod kinds;
+mod mbr;
+pub mod signature;
 
 use std::ops::Range;
 
+use self::mbr::{FirstSector, Slot};
+use self::signature::Claim;
 use crate::error::{Result, Warning};
 use crate::io::ReadAt;
 
@@ -51,8 +65,8 @@ pub struct Volume {
     pub kind: String,
     /// The GPT partition name, if there is one.
     pub name: Option<String>,
-    /// Set where what is inside must not be taken for a file system of its own (a member of a
-    /// Windows dynamic disk, of Storage Spaces, of a RAID): the reason, as a sentence.
+    /// Why what is inside must not be read as a file system of its own, where the table says so: the
+    /// end of a sentence that begins "Nothing is read here, because".
     pub opaque: Option<String>,
 }
 
@@ -73,16 +87,269 @@ pub struct VolumeTable {
 /// # Errors
 /// Only where the disk cannot be read; nonsense in the tables becomes `distrust` or a warning.
 pub fn enumerate(disk: &dyn ReadAt, sector_size: u32) -> Result<VolumeTable> {
-    let _ = sector_size;
-    Ok(VolumeTable {
-        volumes: vec![Volume {
-            scheme: Scheme::Whole,
-            index: 0,
-            range: 0..disk.size(),
-            kind: "whole disk".into(),
-            name: None,
-            opaque: None,
-        }],
-        ..VolumeTable::default()
-    })
+    let sector_size = u64::from(sector_size);
+    if !matches!(sector_size, 512 | 4096) {
+        return Ok(distrust(
+            format!("A disk with sectors of {sector_size} bytes is not understood."),
+            vec![],
+        ));
+    }
+    let claims = signature::claims(disk)?;
+    match mbr::first_sector(disk)? {
+        FirstSector::NoTable if has_gpt_header(disk)? => Ok(distrust(
+            "There is a GUID partition table without its protective MBR: no system would use it, and \
+             it may be a leftover. Restore the MBR (gdisk does it) or delete the table.",
+            vec![],
+        )),
+        FirstSector::NoTable => Ok(whole(disk)),
+        FirstSector::Table(slots) if is_boot_sector(&slots, disk.size().div_ceil(sector_size), &claims) => {
+            Ok(whole(disk))
+        }
+        FirstSector::Table(slots) => from_mbr(disk, sector_size, &slots, &claims),
+        FirstSector::Protective(others) => from_gpt(disk, sector_size, &others, &claims),
+    }
 }
+
+/// The bare disk as one volume.
+fn whole(disk: &dyn ReadAt) -> VolumeTable {
+    let volume = Volume {
+        scheme: Scheme::Whole,
+        index: 0,
+        range: 0..disk.size(),
+        kind: "whole disk".into(),
+        name: None,
+        opaque: None,
+    };
+    VolumeTable { volumes: vec![volume], ..VolumeTable::default() }
+}
+
+fn distrust(why: impl Into<String>, warnings: Vec<Warning>) -> VolumeTable {
+    VolumeTable { volumes: Vec::new(), warnings, distrust: Some(why.into()) }
+}
+
+fn has_gpt_header(disk: &dyn ReadAt) -> Result<bool> {
+    Ok(gpt::has_primary_header(disk, 512)? || gpt::has_primary_header(disk, 4096)?)
+}
+
+/// Whether sector 0 is a file system's boot sector rather than an MBR, both of which end in 55 AA. A
+/// file system's has boot code where the entries would be, so none of them fits the disk; or the one
+/// fake entry over all of itself that `mkfs.fat` writes for Windows' sake.
+fn is_boot_sector(slots: &[Slot], sectors: u64, claims: &[Claim]) -> bool {
+    let fake =
+        matches!(slots, [only] if only.first == 0 && only.end <= sectors && !kinds::is_extended(only.kind));
+    let fits = |slot: &Slot| slot.end <= sectors;
+    claims.iter().any(|claim| claim.offset < 512) && (fake || !slots.iter().any(fits))
+}
+
+/// What a table says, before it is believed.
+#[derive(Default)]
+struct Layout {
+    volumes: Vec<Volume>,
+    /// The bytes of the table's own structures.
+    own: Vec<Range<u64>>,
+    warnings: Vec<Warning>,
+}
+
+fn from_mbr(disk: &dyn ReadAt, sector_size: u64, slots: &[Slot], claims: &[Claim]) -> Result<VolumeTable> {
+    // Before the extended ones are opened: what lies inside one is for its chain to give away.
+    if overlap(slots.iter().map(|slot| slot.first..slot.end).collect()) {
+        return Ok(distrust(OVERLAP, vec![]));
+    }
+    let mut layout = Layout::default();
+    layout.own.push(0..sector_size);
+    if has_gpt_header(disk)? {
+        layout.warn(
+            "gpt-ignored",
+            "There is also a GUID partition table, which systems ignore without a protective MBR.",
+        );
+    }
+    for &slot in slots {
+        if kinds::is_extended(slot.kind) {
+            layout.add_logical(disk, sector_size, slot)?;
+        } else {
+            layout.volumes.push(mbr_volume(slot, sector_size));
+        }
+    }
+    Ok(layout.settle(disk.size(), claims))
+}
+
+const OVERLAP: &str =
+    "Partitions overlap each other or the partition table itself, so it is unclear whose the bytes are.";
+
+fn overlap(mut ranges: Vec<Range<u64>>) -> bool {
+    ranges.sort_by_key(|range| range.start);
+    ranges.windows(2).any(|pair| matches!(pair, [a, b] if b.start < a.end))
+}
+
+fn mbr_volume(slot: Slot, sector_size: u64) -> Volume {
+    let kind = kinds::mbr(slot.kind);
+    Volume {
+        scheme: Scheme::Mbr,
+        index: slot.index,
+        range: bytes(&(slot.first..slot.end), sector_size),
+        kind: kind.name,
+        name: None,
+        opaque: kind.opaque,
+    }
+}
+
+fn bytes(sectors: &Range<u64>, sector_size: u64) -> Range<u64> {
+    sectors.start.saturating_mul(sector_size)..sectors.end.saturating_mul(sector_size)
+}
+
+fn from_gpt(disk: &dyn ReadAt, sector_size: u64, others: &[Slot], claims: &[Claim]) -> Result<VolumeTable> {
+    let other_size = if sector_size == 512 { 4096 } else { 512 };
+    let table = match gpt::read(disk, sector_size)? {
+        Some(table) => Some(table),
+        None => gpt::read(disk, other_size)?,
+    };
+    let Some(table) = table else {
+        return Ok(distrust(
+            "The MBR says that there is a GUID partition table, but neither its primary nor its backup \
+             copy is valid. Repair it first (gdisk, sgdisk --verify).",
+            vec![],
+        ));
+    };
+    let own = table.own.iter().map(|sectors| bytes(sectors, table.sector_size)).collect();
+    let mut layout = Layout { own, warnings: gpt_warnings(&table, sector_size), ..Layout::default() };
+    if !others.is_empty() {
+        if let Some(slot) = others.iter().find(|slot| !is_mirrored(slot, &table)) {
+            return Ok(distrust(
+                format!(
+                    "Entry {} of the hybrid MBR contradicts the GUID partition table, so it is unclear \
+                     which of them is right.",
+                    slot.index
+                ),
+                layout.warnings,
+            ));
+        }
+        layout.warn("gpt-hybrid", "The MBR repeats partitions of the GUID partition table, which is used.");
+    }
+    for partition in &table.partitions {
+        if partition.end <= partition.first {
+            return Ok(distrust(
+                format!("Partition {} ends before it starts.", partition.index),
+                layout.warnings,
+            ));
+        }
+        let kind = kinds::gpt(partition.kind);
+        layout.volumes.push(Volume {
+            scheme: Scheme::Gpt,
+            index: partition.index,
+            range: bytes(&(partition.first..partition.end), table.sector_size),
+            kind: kind.name,
+            name: partition.name.clone(),
+            opaque: kind.opaque,
+        });
+    }
+    Ok(layout.settle(disk.size(), claims))
+}
+
+/// Whether an entry of a hybrid MBR is one of the GPT's partitions, or touches none of them.
+fn is_mirrored(slot: &Slot, table: &gpt::Table) -> bool {
+    let same = |p: &gpt::Partition| p.first == slot.first && p.end == slot.end;
+    let apart = |p: &gpt::Partition| p.end <= slot.first || slot.end <= p.first;
+    table.partitions.iter().any(same) || table.partitions.iter().all(apart)
+}
+
+fn gpt_warnings(table: &gpt::Table, sector_size: u64) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    if table.sector_size != sector_size {
+        warnings.push(Warning::new(
+            "gpt-sector-size",
+            format!(
+                "The partition table counts in sectors of {} bytes and the disk has sectors of {sector_size} \
+                 bytes: the disk was copied between sector sizes and may not start as it is.",
+                table.sector_size
+            ),
+        ));
+    }
+    let copies = match table.copies {
+        gpt::Copies::Agree => None,
+        gpt::Copies::NoBackup => {
+            Some(("gpt-backup-damaged", "The backup copy of the partition table is missing or damaged."))
+        }
+        gpt::Copies::NoPrimary => {
+            Some(("gpt-primary-damaged", "The primary partition table is damaged; its backup copy is used."))
+        }
+        gpt::Copies::Differ => Some((
+            "gpt-copies-differ",
+            "The two copies of the partition table differ; the primary one is used, as every system does.",
+        )),
+    };
+    warnings.extend(copies.map(|(code, message)| Warning::new(code, message)));
+    let outside = |p: &&gpt::Partition| p.first < table.usable.start || p.end > table.usable.end;
+    if let Some(partition) = table.partitions.iter().find(outside) {
+        warnings.push(Warning::new(
+            "gpt-outside-usable",
+            format!("Partition {} lies outside the area for partitions.", partition.index),
+        ));
+    }
+    warnings
+}
+
+impl Layout {
+    fn warn(&mut self, code: &'static str, message: impl Into<String>) {
+        self.warnings.push(Warning::new(code, message));
+    }
+
+    /// Adds the logical partitions of an extended one. Of a damaged chain nobody knows what follows
+    /// and whether it overlaps, so what was found is shown and not read.
+    fn add_logical(&mut self, disk: &dyn ReadAt, sector_size: u64, extended: Slot) -> Result<()> {
+        let found = self.volumes.iter().filter(|volume| volume.index > 4).count();
+        let first = u32::try_from(found).unwrap_or(u32::MAX).saturating_add(5);
+        let logical = mbr::logical(disk, extended, sector_size, first)?;
+        if let Some(damage) = logical.damage {
+            self.warn(
+                "ebr-damaged",
+                format!("The chain of logical partitions is damaged: {damage}. They all count as in use."),
+            );
+        }
+        for slot in logical.slots {
+            let mut volume = mbr_volume(slot, sector_size);
+            if logical.damage.is_some() {
+                volume.opaque = Some("the chain of logical partitions is damaged".into());
+            }
+            self.volumes.push(volume);
+        }
+        self.own.extend(logical.records.iter().map(|&at| bytes(&(at..at.saturating_add(1)), sector_size)));
+        Ok(())
+    }
+
+    /// Believes the layout, or distrusts it.
+    fn settle(mut self, disk_size: u64, claims: &[Claim]) -> VolumeTable {
+        self.clip(disk_size);
+        self.volumes.sort_by_key(|volume| volume.range.start);
+        let volumes = self.volumes.iter().map(|volume| volume.range.clone());
+        if overlap(volumes.chain(self.own).collect()) {
+            return distrust(OVERLAP, self.warnings);
+        }
+        let inside = |claim: &&Claim| self.volumes.iter().any(|v| v.range.contains(&claim.offset));
+        if let Some(claim) = claims.iter().find(|claim| !inside(claim)) {
+            return distrust(
+                format!(
+                    "The disk has a partition table, and the bare disk also bears the signature of {} at \
+                     offset {:#x}. One of them is a leftover, and it is unclear which (wipefs removes it).",
+                    claim.name, claim.offset
+                ),
+                self.warnings,
+            );
+        }
+        VolumeTable { volumes: self.volumes, warnings: self.warnings, distrust: None }
+    }
+
+    /// Cuts off what lies past the end of the disk. A file system that needs the rest says so.
+    fn clip(&mut self, disk_size: u64) {
+        for volume in self.volumes.iter_mut().filter(|volume| volume.range.end > disk_size) {
+            self.warnings.push(Warning::new(
+                "partition-past-end",
+                format!("Partition {} reaches past the end of the disk.", volume.index),
+            ));
+            volume.range.end = disk_size;
+        }
+        self.volumes.retain(|volume| volume.range.start < volume.range.end);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -9,8 +9,8 @@ use wasm_bindgen::prelude::*;
 
 use super::error::{give, to_js};
 use super::report::{BlockMapReport, CompactOutcome, ProgressReport, VerificationReport};
-use super::source::{JsSource, from_number, number};
-use crate::compact::{Analysis, Layout, Plan, Scan, Verification, block_map, mapped};
+use super::source::{JsSource, from_number, number, since_2000};
+use crate::compact::{Analysis, Fresh, Layout, Plan, Scan, Verification, block_map, mapped};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extents::Extents;
 use crate::image::{self, Disk, DiskType, Piece};
@@ -66,7 +66,7 @@ impl Compaction {
             return Err(out_of_order());
         };
         let readings_differ = scan.readings_differ();
-        let layout = Layout::new(&self.analysis.disk, &self.plan, *scan, &mut Uuid::new_v4)?;
+        let layout = Layout::new(&self.analysis.disk, &self.plan, *scan, &fresh())?;
         let outcome =
             CompactOutcome::new(&self.analysis, &self.plan, &layout, self.file_size, readings_differ)?;
         self.phase = Phase::Layout(Box::new(layout));
@@ -121,7 +121,8 @@ impl Compaction {
         let pieces = layout
             .next_pieces(&self.analysis.disk, &self.plan, MAX_PIECES, MAX_MADE)
             .map_err(|error| to_js(&error))?;
-        pieces.iter().map(piece_to_js).collect()
+        let files = &self.analysis.files;
+        pieces.iter().map(|piece| piece_to_js(piece, files)).collect()
     }
 
     /// Payload bytes that the scan has read.
@@ -180,26 +181,37 @@ impl Compaction {
     }
 }
 
+/// New identifiers, and the time.
+fn fresh() -> Fresh {
+    Fresh {
+        file_write: Uuid::new_v4(),
+        data_write: Uuid::new_v4(),
+        disk: Uuid::new_v4(),
+        time_stamp: since_2000(js_sys::Date::now()).unwrap_or_default(),
+    }
+}
+
 fn out_of_order() -> Error {
     Error::new(ErrorKind::Internal, "the steps of a compaction were called out of order")
 }
 
 #[wasm_bindgen(typescript_custom_section)]
 const TYPES: &str = r#"
-/** One piece of a new image: bytes of a source file (0 is the image, 1 its parent, …), zeros, or bytes. */
+/** One piece of a new image: bytes of a file (0 is the image, 1 the first parent as given, …), zeros, or bytes. */
 export type Piece =
-  | { kind: "source"; layer: number; start: number; end: number }
+  | { kind: "source"; file: number; start: number; end: number }
   | { kind: "zeros"; length: number }
   | { kind: "bytes"; bytes: Uint8Array };
 "#;
 
-fn piece_to_js(piece: &Piece) -> Result<JsValue, JsValue> {
+fn piece_to_js(piece: &Piece, files: &[usize]) -> Result<JsValue, JsValue> {
     let object = Object::new();
     let set = |key: &str, value: JsValue| Reflect::set(&object, &key.into(), &value);
     match piece {
         Piece::Source { layer, range } => {
             set("kind", "source".into())?;
-            set("layer", number(crate::units::len64(*layer)).into())?;
+            let file = files.get(*layer).ok_or_else(|| to_js(&Error::internal("a layer went missing")))?;
+            set("file", number(crate::units::len64(*file)).into())?;
             set("start", number(range.start).into())?;
             set("end", number(range.end).into())?;
         }

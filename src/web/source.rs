@@ -60,13 +60,13 @@ impl JsSource {
             Some(blob) => Rc::new(BlobReader::new(blob, size)?),
             None => Rc::new(HostReader { source: self.clone(), size }),
         };
-        let modified = self.last_modified().map(|ms| (ms / 1000.0 - EPOCH_2000).round());
-        Ok(Input {
-            file,
-            name: self.name(),
-            modified: modified.and_then(from_number).and_then(|seconds| u32::try_from(seconds).ok()),
-        })
+        Ok(Input { file, name: self.name(), modified: self.last_modified().and_then(since_2000) })
     }
+}
+
+/// Milliseconds since 1970, as seconds since 2000.
+pub fn since_2000(ms: f64) -> Option<u32> {
+    from_number((ms / 1000.0 - EPOCH_2000).round()).and_then(|seconds| u32::try_from(seconds).ok())
 }
 
 /// An object with `read`.

@@ -1,10 +1,14 @@
 //! What the integration tests share: running a compaction natively, and finding tools and images.
 #![allow(
     dead_code,
+    missing_docs,
     clippy::arithmetic_side_effects,
     clippy::as_conversions,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
     clippy::unwrap_used,
-    clippy::panic
+    reason = "what tests share may fail loudly, and no test uses all of it"
 )]
 
 use std::fs::File;
@@ -13,7 +17,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;
 
-use vhd_compactor::compact::{Analysis, Input, Layout, Options, Outcome, Plan, Scan, Verdict, Verification};
+use vhd_compactor::compact::{
+    Analysis, Fresh, Input, Layout, Options, Outcome, Plan, Scan, Verdict, Verification,
+};
 use vhd_compactor::image::{self, Disk, DiskType, Piece};
 use vhd_compactor::io::{NativeFile, ReadAt};
 use vhd_compactor::{Error, Result};
@@ -74,12 +80,9 @@ pub fn compact(
     let plan = Plan::new(&analysis.disk, analysis.free(&options), options)?;
     let mut scan = Scan::new(&plan)?;
     while !scan.step(&analysis.disk, &plan, 1 << 20)?.finished {}
-    let mut seed = 0u128;
-    let mut ids = || {
-        seed += 1;
-        uuid::Uuid::from_u128(0x1234_5678_9abc_4def_8000_0000_0000_0000 + seed)
-    };
-    let mut layout = Layout::new(&analysis.disk, &plan, scan, &mut ids)?;
+    let id = |n: u128| uuid::Uuid::from_u128(0x1234_5678_9abc_4def_8000_0000_0000_0000 + n);
+    let fresh = Fresh { file_write: id(1), data_write: id(2), disk: id(3), time_stamp: 0 };
+    let mut layout = Layout::new(&analysis.disk, &plan, scan, &fresh)?;
     write(&mut layout, &analysis, &plan, output)?;
     let mut layers = vec![Rc::new(image::open(input(output)?.file)?)];
     if plan.target.disk_type == DiskType::Differencing {

@@ -1,0 +1,148 @@
+/** The reports of the library as text. Every function gives lines; whoever prints them makes them safe. */
+import { columns, duration, exactSize, number, percent, size } from './text.js';
+
+/**
+ * @import { CompactReport, EstimateReport, InspectReport, Site, VerificationReport, VerifyReport } from '../lib/types.js'
+ * @typedef {InspectReport['volumes'][number]} Volume
+ * @typedef {{ code: string, message: string }} Notice
+ */
+
+/** @returns {string[]} */
+export function inspectLines(/** @type {InspectReport} */ report) {
+  const { estimate, unavailable } = report;
+  return [
+    report.file,
+    ...columns(facts(report)),
+    ...section('Volumes', volumeLines(report.volumes)),
+    ...section('Compacting', estimate ? columns(estimateRows(estimate, report.fileSize)) : notices([unavailable])),
+    ...section('Why it will not shrink more', notices(reasons(estimate))),
+    ...section('Warnings', notices(report.warnings)),
+  ];
+}
+
+/** @returns {string[][]} */
+function facts(/** @type {InspectReport} */ report) {
+  const { format, diskType, blocks, parent } = report;
+  const layout = diskType === 'fixed' ? '' : `, blocks of ${size(report.blockSize)}`;
+  const partial = blocks.partiallyPresent ? `, and ${number(blocks.partiallyPresent)} in part` : '';
+  const stored = `${number(blocks.present)} of ${number(blocks.total)} stored${partial}`;
+  return [
+    ['Format', `${format.toUpperCase()}, ${diskType}${layout}, sectors of ${size(report.logicalSectorSize)}`],
+    ['Virtual size', exactSize(report.virtualSize)],
+    ['File size', exactSize(report.fileSize)],
+    ...(diskType === 'fixed' ? [] : [['Blocks', stored]]),
+    ['Created by', report.creator],
+    ['Identity', report.identity],
+    ...(parent ? [['Parent', `${parent.id}${parent.found ? '' : ', not given: name it with --parent'}`]] : []),
+    ...(parent && !parent.found ? [...new Set(parent.paths)].map((path) => ['', `last seen at ${path}`]) : []),
+  ];
+}
+
+/** @returns {string[]} */
+function volumeLines(/** @type {Volume[]} */ volumes) {
+  const rows = columns(volumes.map(volumeRow));
+  return volumes.flatMap(({ declined }, i) => [rows[i], ...(declined ? [`      ${declined.detail}`] : [])]);
+}
+
+/** @returns {string[]} */
+function volumeRow(/** @type {Volume} */ volume) {
+  const label = volume.label || volume.name;
+  const amounts = [
+    volume.declined ? 'only looked at for zeros:' : `${size(volume.freeBytes ?? 0)} free`,
+    volume.pageFileBytes ? `${size(volume.pageFileBytes)} in page files` : '',
+    volume.shadowCopyBytes ? `${size(volume.shadowCopyBytes)} held by shadow copies` : '',
+  ];
+  return [
+    volume.scheme === 'whole' ? 'whole disk' : `${volume.scheme.toUpperCase()} ${volume.index}`,
+    `at ${size(volume.start)}`,
+    size(volume.length),
+    volume.fileSystem,
+    label ? `“${label}”` : '',
+    amounts.filter(Boolean).join(', '),
+  ];
+}
+
+/** What the list of volumes has not said already. */
+function reasons(/** @type {EstimateReport | null} */ estimate) {
+  return (estimate?.reasons ?? []).filter(({ code }) => code !== 'volume-declined');
+}
+
+/** @returns {string[][]} */
+function estimateRows(/** @type {EstimateReport} */ estimate, /** @type {number} */ fileSize) {
+  const { outputSize, saves, exact, mayBeZeroBytes, mustStayBytes } = estimate;
+  return [
+    ['New size', `${exact ? '' : 'at most '}${exactSize(Math.min(outputSize, fileSize))}`],
+    ['Saves', `${exact ? '' : 'at least '}${size(saves)} (${percent(saves, fileSize)})`],
+    ['Proved free', size(estimate.freeBytes)],
+    ['Unknown', `${size(mayBeZeroBytes)}${mayBeZeroBytes ? ', which goes where it is zero' : ''}`],
+    ['In use', `${size(mustStayBytes)}${mustStayBytes ? ', which goes where a whole block is zero' : ''}`],
+  ];
+}
+
+/** @returns {string[]} */
+export function compactLines(/** @type {CompactReport} */ report) {
+  if (report.nothingToGain) {
+    return ['Nothing to gain: the image is as small as it can be. No file was written.', ...warnings(report)];
+  }
+  const { inputSize, outputSize } = report;
+  const saved = inputSize - outputSize;
+  return [
+    ...columns([
+      ['Before', exactSize(inputSize), report.input],
+      ['After', exactSize(outputSize), report.output ?? ''],
+      saved < 0 ? ['Grown by', exactSize(-saved)] : ['Saved', exactSize(saved), percent(saved, inputSize)],
+    ]),
+    ...section('Left out', [...dropped(report), ...omitted(report)]),
+    '',
+    report.verified && report.verification ? `Verified: ${compared(report.verification)}` : 'Not verified.',
+    `${size(report.bytesRead)} read and ${size(report.bytesWritten)} written in ${duration(report.elapsedMs / 1000)}.`,
+    ...warnings(report),
+  ];
+}
+
+const dropped = (/** @type {CompactReport} */ report) =>
+  report.dropped.map(
+    ({ volume, fileSystem, bytes, why }) =>
+      `  - ${size(bytes)} in ${volume ? `volume ${volume} (${fileSystem})` : `the ${fileSystem} volume`}: ${why}`,
+  );
+
+/** @returns {string[]} */
+function omitted(/** @type {CompactReport} */ { blocks: { omitted: blocks } }) {
+  const kinds = /** @type {const} */ ([
+    [blocks.free, 'free'],
+    [blocks.zero, 'zero'],
+    [blocks.equalToParent, 'equal to the parent'],
+  ]);
+  const told = kinds.filter(([count]) => count > 0).map(([count, why]) => `${number(count)} ${why}`);
+  return told.length > 0 ? [`  - blocks: ${told.join(', ')}`] : [];
+}
+
+const compared = (/** @type {VerificationReport} */ { comparedBytes, skippedFreeBytes }) =>
+  `${exactSize(comparedBytes)} read the same in both` +
+  `${skippedFreeBytes ? `; ${size(skippedFreeBytes)} of free space need not` : ''}.`;
+
+/** @returns {string[]} */
+export function verifyLines(/** @type {VerifyReport} */ { verification }) {
+  return [
+    `The disks are the same: ${compared(verification)}`,
+    ...columns([[verification.algorithm, verification.digest]]),
+  ];
+}
+
+/** A failure as one sentence, with the place in the file where it was seen. */
+export function failureLine(/** @type {string} */ message, /** @type {Site | null} */ site) {
+  const place = site ? ` (${site.structure} at ${site.space} offset 0x${site.offset.toString(16)})` : '';
+  return `vhd-compactor: ${message}${place}`;
+}
+
+const warnings = (/** @type {CompactReport} */ report) => section('Warnings', notices(report.warnings));
+
+/** @returns {string[]} */
+function notices(/** @type {(Notice | null)[]} */ all) {
+  return all.flatMap((notice) => (notice ? [`  - ${notice.message}`] : []));
+}
+
+/** @returns {string[]} */
+function section(/** @type {string} */ title, /** @type {string[]} */ lines) {
+  return lines.length > 0 ? ['', title, ...lines] : [];
+}

@@ -1,0 +1,111 @@
+/**
+ * What only the tests need from the system: Debian packages, and Python readers of disk images as
+ * independent judges. A test whose tool is missing skips by name, so nothing here is fatal.
+ */
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { announce, say } from './console.mjs';
+import { inRoot, toolsFolder } from './paths.mjs';
+import { addToPath, attempt, which } from './process.mjs';
+
+/** @typedef {{ name: string, provides: string[], for?: string }} Package a package and programs it brings */
+
+/** @type {Package[]} */
+export const testPackages = [
+  { name: 'chromium', provides: ['chromium'] },
+  { name: 'chromium-driver', provides: ['chromedriver'] },
+  { name: 'firefox-esr', provides: ['firefox-esr'] },
+  { name: 'fonts-dejavu-core', provides: [] },
+  { name: 'xvfb', provides: ['Xvfb'] },
+  { name: 'openbox', provides: ['openbox'] },
+  { name: 'xdotool', provides: ['xdotool'] },
+  { name: 'qemu-utils', provides: ['qemu-img'] },
+  { name: 'ntfs-3g', provides: ['mkfs.ntfs', 'ntfsinfo'] },
+  { name: 'exfatprogs', provides: ['mkfs.exfat', 'fsck.exfat'] },
+  { name: 'exfat-fuse', provides: ['mount.exfat-fuse'] },
+  { name: 'dosfstools', provides: ['mkfs.fat', 'fsck.fat'] },
+  { name: 'mtools', provides: ['mcopy'] },
+  { name: 'e2fsprogs', provides: ['mkfs.ext4', 'debugfs'] },
+  { name: 'xfsprogs', provides: ['mkfs.xfs'] },
+  { name: 'btrfs-progs', provides: ['mkfs.btrfs'] },
+  { name: 'fdisk', provides: ['sfdisk'] },
+  { name: 'sleuthkit', provides: ['fsstat', 'blkls'] },
+  { name: '7zip', provides: ['7zz'] },
+  { name: 'xz-utils', provides: ['xz'] },
+  { name: 'libvhdi-utils', provides: ['vhdiinfo'] },
+  { name: 'time', provides: ['time'] },
+  { name: 'python3', provides: ['python3'] },
+  { name: 'python3-venv', provides: [] },
+];
+
+/** Installs the packages whose programs are missing; says what to do where it may not. */
+export async function ensurePackages(/** @type {Package[]} */ packages) {
+  // A plain user's PATH on Debian lacks the folder of mkfs and fsck.
+  addToPath('/usr/sbin', '/sbin');
+  const names = (await missing(packages)).map(({ name }) => name);
+  if (names.length === 0) return;
+  const apt = aptGet();
+  if (!apt) {
+    say(`These packages are missing, and tests that need them will be skipped: ${names.join(' ')}`);
+    say(`  As an administrator: apt-get install ${names.join(' ')}`);
+    return;
+  }
+  await announce(`Installing ${names.join(' ')}`, async () => {
+    await apt(['update']);
+    if ((await apt(install(names))).code === 0) return;
+    // One package that this system does not have must not keep the others away.
+    for (const name of names) {
+      const { code, output } = await apt(install([name]));
+      if (code !== 0) say(`  ${name} could not be installed; tests that need it will be skipped.\n${tail(output)}`);
+    }
+  });
+}
+
+const install = (/** @type {string[]} */ names) => ['install', '-y', '--no-install-recommends', ...names];
+const tail = (/** @type {string} */ text) => text.trimEnd().split('\n').slice(-3).join('\n').replace(/^/gm, '    ');
+
+async function missing(/** @type {Package[]} */ packages) {
+  const absent = packages.filter(({ provides }) => provides.some((program) => !which(program)));
+  // Packages without a program of their own are looked up by name.
+  const unnamed = packages.filter(({ provides }) => provides.length === 0);
+  if (unnamed.length === 0 || !which('dpkg-query')) return absent;
+  const { output } = await attempt('dpkg-query', [
+    '-W',
+    '-f',
+    '${Package} ${db:Status-Status}\n',
+    ...unnamed.map(({ name }) => name),
+  ]);
+  return [...absent, ...unnamed.filter(({ name }) => !output.split('\n').includes(`${name} installed`))];
+}
+
+/** How to call apt-get here: as root, or through a sudo that asks nothing when nobody can answer. */
+function aptGet() {
+  if (!which('apt-get')) return null;
+  const root = process.getuid?.() === 0;
+  if (!root && !which('sudo')) return null;
+  const asRoot = root ? [] : process.stdin.isTTY ? ['sudo'] : ['sudo', '-n'];
+  return (/** @type {string[]} */ args) => {
+    const [command, ...rest] = [...asRoot, 'env', 'DEBIAN_FRONTEND=noninteractive', 'apt-get', '-q', ...args];
+    return attempt(/** @type {string} */ (command), rest);
+  };
+}
+
+/** A virtual environment of the pinned requirements; its `python3` goes in front of PATH. */
+export async function ensurePython() {
+  const requirements = inRoot('tests', 'requirements.txt');
+  const version = createHash('sha256').update(readFileSync(requirements)).digest('hex').slice(0, 12);
+  const home = join(toolsFolder, `python-${version}`);
+  const python = join(home, 'bin', 'python3');
+  if (!existsSync(join(home, 'complete'))) {
+    if (!which('python3')) return;
+    rmSync(home, { recursive: true, force: true });
+    await announce('Preparing the Python readers of disk images', async () => {
+      const made = await attempt('python3', ['-m', 'venv', home]);
+      const filled = made.code === 0 ? await attempt(python, ['-m', 'pip', 'install', '-q', '-r', requirements]) : made;
+      if (filled.code === 0) mkdirSync(join(home, 'complete'));
+      else say(`  not possible; tests that need them will be skipped.\n${tail(filled.output)}`);
+    });
+  }
+  if (existsSync(join(home, 'complete'))) process.env.VHD_COMPACTOR_PYTHON = python;
+}
