@@ -32,3 +32,12 @@ export const saved = () => dynamicVhd({ blocks: 4, stored: { 0: 1 }, id: BASE, s
 /** `size` bytes of data and as many zeros, in a fixed image: what takes a while. @param {number} size */
 export const large = (size) =>
   fixedVhd({ bytes: Buffer.concat([Buffer.alloc(size, 0xa5), Buffer.alloc(size)]), id: BASE });
+
+/** A child whose parent has a name that would be markup, and that turns the writing direction. */
+export const hostile = () =>
+  dynamicVhd({
+    blocks: 4,
+    stored: { 0: 1 },
+    id: CHILD,
+    parent: { id: BASE, name: 'C:\\<b>bold</b>\u202egpj.vhd' },
+  });
