@@ -8,7 +8,7 @@ use crate::extents::Extents;
 use crate::fs::{self, Context, Decline, DeclineReason, Detected, Mapping, Request};
 use crate::image::{self, Candidate, Disk, Image};
 use crate::io::{ReadAt, Window};
-use crate::volume::{self, Volume};
+use crate::volume::{self, Volume, VolumeTable};
 
 /// A file that a person gave.
 pub struct Input {
@@ -68,7 +68,13 @@ impl Analysis {
         let sector_size = disk.top()?.geometry.logical_sector_size;
         let mut warnings = Vec::new();
         let mut volumes = Vec::new();
-        match volume::enumerate(&disk, sector_size) {
+        // Without its parents nobody knows what a child's file systems read.
+        let table = if disk.is_complete() {
+            volume::enumerate(&disk, sector_size)
+        } else {
+            Ok(VolumeTable::default())
+        };
+        match table {
             Ok(table) => {
                 warnings.extend(table.warnings);
                 if let Some(reason) = table.distrust {

@@ -9,7 +9,8 @@
 //! 3. then a file system without a reader: ZFS, Btrfs, HFS+, JFS and others start behind an old boot
 //!    sector or ext4 superblock and leave it alone, so that it still looks alive;
 //! 4. two file systems that have readers: one is a leftover, and its map would show the other's data as
-//!    free. Today's `mkfs` tools wipe each other's signatures, so a healthy volume bears only one.
+//!    free. Nearly all `mkfs` tools wipe what others left, so a healthy volume bears only one signature
+//!    (a quick `mkntfs` over Btrfs was seen to leave two).
 //!
 //! A leftover costs a person the saving on that volume, and `wipefs` removes it; believing the wrong
 //! one would cost the data. Which signatures there are, and where: [`crate::volume::signature`].
@@ -134,6 +135,7 @@ mod tests {
             ("ZFS", NotSupported, &[(0x2_0C00, b"\x0C\xB1\xBA\0\0\0\0\0")]),
             ("ZFS", NotSupported, &[(0x2_0000, b"\0\0\0\0\0\xBA\xB1\x0C")]),
             ("VMware VMFS", NotSupported, &[(1 << 20, b"\x0D\xD0\x01\xC0")]),
+            ("VMware VMFS", NotSupported, &[(2 << 20, b"\x5E\xF1\xAB\x2F")]),
             ("VMware VMFS", NotSupported, &[(18 << 20, b"\x5E\xF1\xAB\x2F")]),
             (
                 "bcache",

@@ -118,7 +118,7 @@ pub(super) fn first_sector(disk: &dyn ReadAt) -> Result<FirstSector> {
 /// The logical partitions of one extended partition.
 #[derive(Debug, Default)]
 pub(super) struct Logical {
-    /// The partitions, numbered from 5.
+    /// The partitions, in the order of the chain.
     pub(super) slots: Vec<Slot>,
     /// The sectors of the EBRs themselves, which belong to no partition.
     pub(super) records: Vec<u64>,
@@ -126,15 +126,19 @@ pub(super) struct Logical {
     pub(super) damage: Option<&'static str>,
 }
 
-/// Follows the chain of EBRs of `extended`.
+/// Follows the chain of EBRs of `extended`; its partitions are numbered from `index` on.
 ///
 /// # Errors
 /// Where the disk cannot be read.
-pub(super) fn logical(disk: &dyn ReadAt, extended: Slot, sector_size: u64) -> Result<Logical> {
+pub(super) fn logical(
+    disk: &dyn ReadAt,
+    extended: Slot,
+    sector_size: u64,
+    mut index: u32,
+) -> Result<Logical> {
     let mut found = Logical::default();
     let mut seen = HashSet::new();
     let mut next = Some(extended.first);
-    let mut index = 5u32;
     while let Some(at) = next {
         if !seen.insert(at) {
             found.damage = Some("it runs in a circle");
@@ -233,7 +237,7 @@ pub(super) mod tests {
     }
 
     fn slots(disk: &dyn ReadAt) -> Logical {
-        logical(disk, EXTENDED, 512).unwrap()
+        logical(disk, EXTENDED, 512, 5).unwrap()
     }
 
     #[test]
@@ -287,7 +291,7 @@ pub(super) mod tests {
         for i in 0..2000u32 {
             put(&mut disk, 1 + usize::try_from(i).unwrap(), &[(0, 0, 0, 0), (0, 0x05, i + 1, 1)]);
         }
-        assert!(logical(&disk, extended, 512).unwrap().damage.is_some_and(|d| d.contains("too long")));
+        assert!(logical(&disk, extended, 512, 5).unwrap().damage.is_some_and(|d| d.contains("too long")));
     }
 
     #[test]

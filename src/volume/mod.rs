@@ -105,7 +105,7 @@ pub fn enumerate(disk: &dyn ReadAt, sector_size: u32) -> Result<VolumeTable> {
         FirstSector::Table(slots) if is_boot_sector(&slots, disk.size().div_ceil(sector_size), &claims) => {
             Ok(whole(disk))
         }
-        FirstSector::Table(slots) => from_mbr(disk, sector_size, &slots)?.settle(disk.size(), &claims),
+        FirstSector::Table(slots) => from_mbr(disk, sector_size, &slots, &claims),
         FirstSector::Protective(others) => from_gpt(disk, sector_size, &others, &claims),
     }
 }
@@ -150,7 +150,11 @@ struct Layout {
     warnings: Vec<Warning>,
 }
 
-fn from_mbr(disk: &dyn ReadAt, sector_size: u64, slots: &[Slot]) -> Result<Layout> {
+fn from_mbr(disk: &dyn ReadAt, sector_size: u64, slots: &[Slot], claims: &[Claim]) -> Result<VolumeTable> {
+    // Before the extended ones are opened: what lies inside one is for its chain to give away.
+    if overlap(slots.iter().map(|slot| slot.first..slot.end).collect()) {
+        return Ok(distrust(OVERLAP, vec![]));
+    }
     let mut layout = Layout::default();
     layout.own.push(0..sector_size);
     if has_gpt_header(disk)? {
@@ -166,7 +170,15 @@ fn from_mbr(disk: &dyn ReadAt, sector_size: u64, slots: &[Slot]) -> Result<Layou
             layout.volumes.push(mbr_volume(slot, sector_size));
         }
     }
-    Ok(layout)
+    Ok(layout.settle(disk.size(), claims))
+}
+
+const OVERLAP: &str =
+    "Partitions overlap each other or the partition table itself, so it is unclear whose the bytes are.";
+
+fn overlap(mut ranges: Vec<Range<u64>>) -> bool {
+    ranges.sort_by_key(|range| range.start);
+    ranges.windows(2).any(|pair| matches!(pair, [a, b] if b.start < a.end))
 }
 
 fn mbr_volume(slot: Slot, sector_size: u64) -> Volume {
@@ -230,7 +242,7 @@ fn from_gpt(disk: &dyn ReadAt, sector_size: u64, others: &[Slot], claims: &[Clai
             opaque: kind.opaque,
         });
     }
-    layout.settle(disk.size(), claims)
+    Ok(layout.settle(disk.size(), claims))
 }
 
 /// Whether an entry of a hybrid MBR is one of the GPT's partitions, or touches none of them.
@@ -247,7 +259,7 @@ fn gpt_warnings(table: &gpt::Table, sector_size: u64) -> Vec<Warning> {
             "gpt-sector-size",
             format!(
                 "The partition table counts in sectors of {} bytes and the disk has sectors of {sector_size} \
-                 bytes: the disk was copied between sector sizes and will not boot as it is.",
+                 bytes: the disk was copied between sector sizes and may not start as it is.",
                 table.sector_size
             ),
         ));
@@ -284,7 +296,9 @@ impl Layout {
     /// Adds the logical partitions of an extended one. Of a damaged chain nobody knows what follows
     /// and whether it overlaps, so what was found is shown and not read.
     fn add_logical(&mut self, disk: &dyn ReadAt, sector_size: u64, extended: Slot) -> Result<()> {
-        let logical = mbr::logical(disk, extended, sector_size)?;
+        let found = self.volumes.iter().filter(|volume| volume.index > 4).count();
+        let first = u32::try_from(found).unwrap_or(u32::MAX).saturating_add(5);
+        let logical = mbr::logical(disk, extended, sector_size, first)?;
         if let Some(damage) = logical.damage {
             self.warn(
                 "ebr-damaged",
@@ -303,28 +317,25 @@ impl Layout {
     }
 
     /// Believes the layout, or distrusts it.
-    fn settle(mut self, disk_size: u64, claims: &[Claim]) -> Result<VolumeTable> {
+    fn settle(mut self, disk_size: u64, claims: &[Claim]) -> VolumeTable {
         self.clip(disk_size);
         self.volumes.sort_by_key(|volume| volume.range.start);
-        if self.overlaps() {
-            return Ok(distrust(
-                "Partitions overlap each other or the partition table itself, so it is unclear whose the \
-                 bytes are.",
-                self.warnings,
-            ));
+        let volumes = self.volumes.iter().map(|volume| volume.range.clone());
+        if overlap(volumes.chain(self.own).collect()) {
+            return distrust(OVERLAP, self.warnings);
         }
         let inside = |claim: &&Claim| self.volumes.iter().any(|v| v.range.contains(&claim.offset));
         if let Some(claim) = claims.iter().find(|claim| !inside(claim)) {
-            return Ok(distrust(
+            return distrust(
                 format!(
                     "The disk has a partition table, and the bare disk also bears the signature of {} at \
                      offset {:#x}. One of them is a leftover, and it is unclear which (wipefs removes it).",
                     claim.name, claim.offset
                 ),
                 self.warnings,
-            ));
+            );
         }
-        Ok(VolumeTable { volumes: self.volumes, warnings: self.warnings, distrust: None })
+        VolumeTable { volumes: self.volumes, warnings: self.warnings, distrust: None }
     }
 
     /// Cuts off what lies past the end of the disk. A file system that needs the rest says so.
@@ -337,13 +348,6 @@ impl Layout {
             volume.range.end = disk_size;
         }
         self.volumes.retain(|volume| volume.range.start < volume.range.end);
-    }
-
-    fn overlaps(&self) -> bool {
-        let mut ranges: Vec<&Range<u64>> = self.volumes.iter().map(|volume| &volume.range).collect();
-        ranges.extend(&self.own);
-        ranges.sort_by_key(|range| range.start);
-        ranges.windows(2).any(|pair| matches!(pair, [a, b] if b.start < a.end))
     }
 }
 

@@ -120,7 +120,7 @@ struct View {
     tail: Vec<u8>,
     tail_at: u64,
     size: u64,
-    /// Where VMware keeps its two superblocks, far from either end.
+    /// What stands where VMware keeps its superblocks, far from either end.
     far: Vec<(u64, [u8; 4])>,
 }
 
@@ -131,7 +131,7 @@ impl View {
         let tail_at = size.saturating_sub(TAIL);
         let tail = read_vec(area, tail_at, index(size.min(TAIL), "a signature area")?)?;
         let mut far = Vec::new();
-        for at in [VMFS_VOLUME_AT, VMFS_AT] {
+        for at in VMFS.map(|(at, _)| at) {
             if at.saturating_add(4) <= size {
                 let mut bytes = [0; 4];
                 area.read_exact_at(at, &mut bytes)?;
@@ -241,10 +241,7 @@ const PROBES: &[(Class, &str, Probe)] = &[
         v.first([512, 257 * 512, 4096].into_iter().filter_map(|n| v.before_end(n)), b"\xDE\x11\xDE\x11")
     }),
     (Class::Member, "ZFS", zfs),
-    (Class::Member, "VMware VMFS", |v| {
-        let magic = |at| if at == VMFS_AT { VMFS } else { VMFS_VOLUME };
-        v.far.iter().find(|(at, bytes)| *bytes == magic(*at)).map(|&(at, _)| at)
-    }),
+    (Class::Member, "VMware VMFS", |v| v.far.iter().find(|found| VMFS.contains(found)).map(|&(at, _)| at)),
     (Class::Encrypted, "LUKS2", |v| v.first([0x4000, 0x8000, 0x1_0000, 0x2_0000], b"SKUL\xBA\xBE\x00\x02")),
     (Class::Foreign, "HFS", |v| {
         let block = U32::<BE>::read_from_bytes(v.bytes(0x414, 4)?).ok()?.get();
@@ -266,10 +263,9 @@ const PROBES: &[(Class, &str, Probe)] = &[
     (Class::Native, "Linux swap", swap),
 ];
 
-const VMFS_VOLUME_AT: u64 = 1 << 20;
-const VMFS_VOLUME: [u8; 4] = *b"\x0D\xD0\x01\xC0";
-const VMFS_AT: u64 = 18 << 20;
-const VMFS: [u8; 4] = *b"\x5E\xF1\xAB\x2F";
+/// The volume header, and the file system behind it, whose offset depends on who counts.
+const VMFS: [(u64, [u8; 4]); 3] =
+    [(1 << 20, *b"\x0D\xD0\x01\xC0"), (2 << 20, *b"\x5E\xF1\xAB\x2F"), (18 << 20, *b"\x5E\xF1\xAB\x2F")];
 
 /// The label may stand in any of the first four sectors.
 fn lvm2(v: &View) -> Option<u64> {

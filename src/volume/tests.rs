@@ -71,9 +71,20 @@ fn primary_and_logical_partitions_ascend() {
 }
 
 #[test]
+fn two_extended_partitions_go_on_counting() {
+    let mut disk = blank(1000);
+    put(&mut disk, 0, &[(0, 0x05, 100, 100), (0, 0x0F, 500, 100)]);
+    put(&mut disk, 100, &[(0, 0x83, 1, 9)]);
+    put(&mut disk, 500, &[(0, 0x83, 1, 9)]);
+    assert_eq!(ranges(&table(&disk)), [(5, 101, 110), (6, 501, 510)]);
+}
+
+#[test]
 fn overlaps_are_distrusted() {
     let extended = (0, 0x0F, 500, 400);
-    let tables: [&[(u8, u8, u32, u32)]; 4] = [
+    let tables: [&[(u8, u8, u32, u32)]; 6] = [
+        &[extended, (0, 7, 700, 10)],
+        &[extended, (0, 0x05, 890, 20)],
         &[(0, 7, 63, 100), (0, 7, 162, 10)],
         &[(0, 7, 0, 100), (0, 7, 200, 10)],
         &[extended, (0, 7, 450, 51)],
@@ -90,7 +101,7 @@ fn overlaps_are_distrusted() {
 #[test]
 fn what_lies_past_the_end_is_cut_off() {
     let mut disk = blank(1000);
-    put(&mut disk, 0, &[(0, 7, 63, 100), (0, 7, 900, 200), (0, 7, 1000, 5), (0, 7, u32::MAX, u32::MAX)]);
+    put(&mut disk, 0, &[(0, 7, 63, 100), (0, 7, 900, 200), (0, 7, 1100, 5), (0, 7, u32::MAX, u32::MAX)]);
     let found = table(&disk);
     assert_eq!(ranges(&found), [(1, 63, 163), (2, 900, 1000)]);
     assert_eq!(codes(&found), ["partition-past-end"; 3]);

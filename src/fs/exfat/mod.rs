@@ -9,7 +9,7 @@
 //! were found to agree with it: a used cluster whose bit was lost is a file that would be lost, and
 //! nothing else on the volume would tell.
 //!
-//! PercentInUse is not proof of anything: Linux never updates it. A difference is only a warning.
+//! PercentInUse proves nothing, because Linux never updates it: a difference is only a warning.
 //!
 //! Source: Microsoft exFAT file system specification (revision 1.00).
 
@@ -43,14 +43,17 @@ pub(super) fn probe(volume: &dyn ReadAt, _context: Context) -> Option<Detected> 
 
 fn map(volume: &dyn ReadAt, boot: &RawBoot, found: &mut Detected) -> Result<FreeMap, Stop> {
     let geometry = boot.geometry(volume)?;
+    let root = tree::read_root(volume, &geometry);
+    found.label = root.as_ref().ok().and_then(|root| root.label.clone());
     boot.check_flags()?;
-    let checked = tree::check(volume, &geometry)?;
-    found.label = checked.label;
-    if let Some(percent) = boot.percent_in_use().filter(|&p| p != percent(&geometry, checked.free_clusters)) {
+    let checked = tree::check(volume, &geometry, &root?)?;
+    let percent = percent(&geometry, checked.free_clusters);
+    if let Some(stated) = boot.percent_in_use().filter(|stated| stated.abs_diff(percent) > 1) {
         found.warnings.push(Warning::new(
             "exfat-percent-in-use",
             format!(
-                "The boot sector says that {percent}% are in use; the bitmap, which counts, says otherwise."
+                "The boot sector says that {stated}% are in use, and it is {percent}%: it is out of date, as \
+                 after use with Linux. The allocation bitmap counts, and agrees with every file."
             ),
         ));
     }
@@ -58,7 +61,7 @@ fn map(volume: &dyn ReadAt, boot: &RawBoot, found: &mut Detected) -> Result<Free
     Ok(FreeMap { free: checked.free, free_bytes, on_request: Vec::new() })
 }
 
-/// The used part in per cent, rounded down.
+/// The used part in per cent, rounded down as the specification wants; exfat-fuse rounds up.
 fn percent(geometry: &Geometry, free_clusters: u64) -> u64 {
     let used = geometry.clusters().saturating_sub(free_clusters);
     used.saturating_mul(100).checked_div(geometry.clusters()).unwrap_or(0)

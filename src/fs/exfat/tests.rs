@@ -88,9 +88,11 @@ fn the_rest_after_the_last_cluster_is_never_free() {
 fn a_wrong_percentage_is_only_a_warning() {
     let mut made = Fixture::default().make();
     assert!(detect(&made).warnings.is_empty());
-    made.bytes[112] = 0xFF;
-    assert!(detect(&made).warnings.is_empty());
-    made.bytes[112] = 19;
+    for right in [0xFF, 20, 21] {
+        made.bytes[112] = right;
+        assert!(detect(&made).warnings.is_empty());
+    }
+    made.bytes[112] = 22;
     let found = detect(&made);
     assert_eq!(found.warnings[0].code, "exfat-percent-in-use");
     assert!(matches!(found.mapping, Mapping::Mapped(_)));
@@ -138,7 +140,10 @@ fn a_damaged_boot_region_is_declined() {
 
 #[test]
 fn flags_are_declined() {
-    refuses(Dirty, "not cleanly unmounted", |m| m.bytes[106] = 2);
+    refuses(Dirty, "not cleanly unmounted", |m| {
+        m.bytes[106] = 2;
+        assert_eq!(detect(m).label.as_deref(), Some("Héj"));
+    });
     refuses(ErrorState, "error of its disk", |m| m.bytes[106] = 4);
     refuses(Inconsistent, "active FAT", |m| m.bytes[106] = 1);
     refuses(UnknownFeature, "unknown flags", |m| m.bytes[106] = 0x10);

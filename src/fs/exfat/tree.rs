@@ -91,22 +91,19 @@ pub(super) struct Checked {
     /// The free clusters, as volume bytes.
     pub(super) free: Extents,
     pub(super) free_clusters: u64,
-    pub(super) label: Option<String>,
 }
 
 /// Reads the bitmap and walks the tree.
-pub(super) fn check(volume: &dyn ReadAt, geometry: &Geometry) -> Result<Checked, Stop> {
+pub(super) fn check(volume: &dyn ReadAt, geometry: &Geometry, root: &Root) -> Result<Checked, Stop> {
     let volume = Cached::new(volume);
-    let root = root_directory(&volume, geometry)?;
-    let tables = root_tables(&volume, geometry, root)?;
-    let heap = heap::read_bitmap(&volume, geometry, tables.bitmap.first, tables.bitmap.len)?;
+    let heap = heap::read_bitmap(&volume, geometry, root.bitmap.first, root.bitmap.len)?;
     let mut walk = Walk { volume: &volume, geometry, unclaimed: heap.used, pending: Vec::new(), read: 0 };
-    walk.claim(root, site(ROOT, geometry.cluster(geometry.root).start))?;
-    walk.directory(root, true)?;
+    walk.claim(root.stream, site(ROOT, geometry.cluster(geometry.root).start))?;
+    walk.directory(root.stream, true)?;
     while let Some(directory) = walk.pending.pop() {
         walk.directory(directory, false)?;
     }
-    Ok(Checked { free: heap.free, free_clusters: heap.free_clusters, label: tables.label })
+    Ok(Checked { free: heap.free, free_clusters: heap.free_clusters })
 }
 
 const ROOT: &str = "exFAT root directory";
@@ -127,15 +124,18 @@ fn root_directory(volume: &dyn ReadAt, geometry: &Geometry) -> Result<Stream, St
 }
 
 /// What the root directory tells of the whole volume.
-struct Tables {
+pub(super) struct Root {
+    stream: Stream,
     bitmap: Stream,
-    label: Option<String>,
+    pub(super) label: Option<String>,
 }
 
-fn root_tables(volume: &dyn ReadAt, geometry: &Geometry, root: Stream) -> Result<Tables, Stop> {
+/// Finds the bitmap and the label.
+pub(super) fn read_root(volume: &dyn ReadAt, geometry: &Geometry) -> Result<Root, Stop> {
+    let stream = root_directory(volume, geometry)?;
     let mut bitmaps = Vec::new();
     let mut label = None;
-    for_each_entry(volume, geometry, root, |raw, offset| {
+    for_each_entry(volume, geometry, stream, |raw, offset| {
         match raw.entry_type {
             ALLOCATION_BITMAP if bitmaps.len() < 2 => bitmaps.push((raw.table(), raw.second, offset)),
             VOLUME_LABEL => label = label_of(raw),
@@ -144,7 +144,7 @@ fn root_tables(volume: &dyn ReadAt, geometry: &Geometry, root: Stream) -> Result
         Ok(())
     })?;
     match bitmaps[..] {
-        [(bitmap, 0, _)] => Ok(Tables { bitmap, label }),
+        [(bitmap, 0, _)] => Ok(Root { stream, bitmap, label }),
         [] | [_] => {
             let site = site(ROOT, geometry.cluster(geometry.root).start);
             Err(inconsistent("Its root directory has no allocation bitmap.", site))

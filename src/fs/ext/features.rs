@@ -7,8 +7,8 @@
 //! ```
 //! A bit is listed as understood only where it is known what it means for allocation: mostly
 //! "nothing", else the code here handles it. **Unknown compat bits decline, too.** A kernel may ignore
-//! them and allocate from the bitmaps, but `sparse_super2` is a compat bit and changes what an
-//! uninitialised group holds, and `e2fsck` refuses volumes with unknown compat bits for that reason.
+//! them and allocate from the bitmaps, but `sparse_super2` is a compat bit and changes what a group
+//! without a written bitmap holds; `e2fsck`, too, refuses volumes with compat bits it does not know.
 //! Source: the kernel's `ext4/super.rst`, `ext4(5)`.
 
 use crate::fs::{Decline, DeclineReason};

@@ -18,7 +18,7 @@ use crate::io::{Cached, ReadAt, read_vec};
 /// The longest journal that `mke2fs` makes.
 const MAX_BLOCKS: u64 = 10_240_000;
 /// How many control blocks, and how many revoked blocks, one log may have.
-const MAX_CONTROL: usize = 1 << 20;
+const MAX_CONTROL: usize = 1 << 19;
 
 /// A complete transaction: where in the log its control blocks lie.
 #[derive(Debug, Default)]
@@ -118,10 +118,10 @@ impl<'v> Log<'v> {
                 Kind::Other => break,
             }
             control_blocks = control_blocks.saturating_add(1);
-            left = match left.checked_sub(len) {
-                Some(left) if control_blocks <= MAX_CONTROL => left,
-                _ => return Err(jbd2::damaged("its log has no end")),
-            };
+            if control_blocks > MAX_CONTROL {
+                return Err(jbd2::pending("it has more transactions than are read").into());
+            }
+            left = left.checked_sub(len).ok_or_else(|| jbd2::damaged("its log has no end"))?;
             at = self.after(at, len);
         }
         Ok(complete)

@@ -49,14 +49,14 @@ fn free_map(volume: &dyn ReadAt, raw: &RawSuperblock, warnings: &mut Vec<Warning
         mmp::require_idle(volume, &on_disk)?;
         return map::free_map(volume, &on_disk, Total::Exact, &journal.blocks());
     };
-    warnings.push(replay_warning(replay.transactions));
-
     let volume: &dyn ReadAt = &replay.volume;
     let raw = superblock::read(volume).ok_or_else(|| jbd2::damaged("it replaces the superblock"))?;
     let replayed = Superblock::parse(&raw, volume.size())?;
     replayed.require_clean()?;
     mmp::require_idle(volume, &replayed)?;
-    map::free_map(volume, &replayed, Total::Stale, &journal.blocks())
+    let map = map::free_map(volume, &replayed, Total::Stale, &journal.blocks())?;
+    warnings.push(replay_warning(replay.transactions));
+    Ok(map)
 }
 
 fn replay_warning(transactions: usize) -> Warning {
@@ -85,7 +85,7 @@ mod tests {
     /// Bytes whose change matters most: superblock, descriptors, bitmaps, the journal and its inode.
     fn structures() -> impl Strategy<Value = usize> {
         prop_oneof![
-            4 => 1024usize..0x500,
+            4 => 1024usize..2048,
             2 => 2048usize..2048 + 192,
             2 => 9 * 1024 + 7 * 256..9 * 1024 + 8 * 256usize,
             4 => 2065 * 1024..2065 * 1024 + 12 * 1024usize,

@@ -87,12 +87,19 @@ impl Geometry {
         start..start.saturating_add(self.cluster_size)
     }
 
-    /// The start of the copies of the FAT, the one to believe first.
-    pub(super) fn copies(&self) -> Vec<u64> {
-        let first = self.only_copy.unwrap_or(0);
-        let start = |copy: u8| self.fat.saturating_add(u64::from(copy).saturating_mul(self.fat_size));
-        let others = (0..self.fat_copies).filter(|&copy| copy != first);
-        std::iter::once(first).chain(others).map(start).collect()
+    /// The start of the copy of the FAT to believe.
+    pub(super) fn believed_copy(&self) -> u64 {
+        self.copy(self.only_copy.unwrap_or(0))
+    }
+
+    /// The starts of the other copies.
+    pub(super) fn other_copies(&self) -> impl Iterator<Item = u64> {
+        let believed = self.only_copy.unwrap_or(0);
+        (0..self.fat_copies).filter(move |&copy| copy != believed).map(|copy| self.copy(copy))
+    }
+
+    fn copy(&self, copy: u8) -> u64 {
+        self.fat.saturating_add(u64::from(copy).saturating_mul(self.fat_size))
     }
 }
 
@@ -235,8 +242,8 @@ impl RawBoot {
     fn total_sectors(&self) -> Result<u64, Stop> {
         let (short, long) = (u64::from(self.total_sectors_16.get()), u64::from(self.total_sectors_32.get()));
         match (short, long) {
-            (0, total) | (total, 0) if short == 0 || !self.is_fat32() => Ok(total),
-            _ if short == long && !self.is_fat32() => Ok(short),
+            (0, total) | (total, 0) => Ok(total),
+            _ if short == long => Ok(short),
             _ => Err(inconsistent("Its boot sector gives two sizes.")),
         }
     }

@@ -48,11 +48,10 @@ struct Found {
 fn map(volume: &dyn ReadAt, boot: &RawBoot, found: &mut Found) -> Result<FreeMap, Stop> {
     let geometry = boot.geometry(volume)?;
     found.name = geometry.kind.name();
+    found.label = tree::label(volume, &geometry).or(found.label);
     boot.check_state()?;
     let scan = table::scan(volume, &geometry)?;
-    if let Some(label) = tree::check(volume, &geometry, scan.linked)? {
-        found.label = Some(label);
-    }
+    tree::check(volume, &geometry, scan.linked)?;
     let free_bytes = scan.free_clusters.saturating_mul(geometry.cluster_size);
     Ok(FreeMap { free: scan.free, free_bytes, on_request: Vec::new() })
 }

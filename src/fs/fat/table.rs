@@ -68,19 +68,14 @@ pub(super) fn scan(volume: &dyn ReadAt, geometry: &Geometry) -> Result<Scan, Sto
         geometry,
         scan: Scan { free: Extents::new(), free_clusters: 0, linked: ClusterSet::new(geometry.entries())? },
     };
-    let copies = geometry.copies();
     let mut first = 0;
     while first < geometry.entries() {
         let count = PIECE.min(geometry.entries().saturating_sub(first));
         let from = geometry.kind.table_bytes(first);
         let len = index(geometry.kind.table_bytes(count), "a piece of the FAT")?;
-        let mut pieces = Vec::with_capacity(copies.len());
-        for &copy in &copies {
-            pieces.push(read_vec(volume, add(copy, from, "the FAT")?, len)?);
-        }
-        if let Some((believed, others)) = pieces.split_first() {
-            builder.piece(first, count, believed, others)?;
-        }
+        let piece = |copy| read_vec(volume, add(copy, from, "the FAT")?, len);
+        let others = geometry.other_copies().map(piece).collect::<Result<Vec<_>>>()?;
+        builder.piece(first, count, &piece(geometry.believed_copy())?, &others)?;
         first = first.saturating_add(PIECE);
     }
     Ok(builder.scan)
@@ -88,13 +83,12 @@ pub(super) fn scan(volume: &dyn ReadAt, geometry: &Geometry) -> Result<Scan, Sto
 
 /// The entry of one cluster, for following a chain.
 pub(super) fn entry(volume: &dyn ReadAt, geometry: &Geometry, cluster: u32) -> Result<Entry> {
-    let start = geometry.copies().first().copied().unwrap_or(geometry.fat);
     let pair = u64::from(cluster & !1);
     let odd = usize::from(cluster & 1 == 1);
     // The last pair may be cut short by the end of the table.
     let bytes =
         geometry.kind.table_bytes(2).min(geometry.fat_size.saturating_sub(geometry.kind.table_bytes(pair)));
-    let at = add(start, geometry.kind.table_bytes(pair), "the FAT")?;
+    let at = add(geometry.believed_copy(), geometry.kind.table_bytes(pair), "the FAT")?;
     let bytes = read_vec(volume, at, index(bytes, "a FAT entry")?)?;
     Ok(Entry::new(geometry, decode(geometry.kind, &bytes, odd).unwrap_or(1)))
 }
@@ -193,11 +187,10 @@ impl Builder<'_> {
     }
 
     fn site(&self, cluster: u32) -> Site {
-        let start = self.geometry.copies().first().copied().unwrap_or(self.geometry.fat);
         // Rounded down where a FAT12 entry begins inside a byte.
         let before = self.geometry.kind.table_bytes(u64::from(cluster).saturating_add(1));
         let own = self.geometry.kind.table_bytes(1);
-        let offset = start.saturating_add(before.saturating_sub(own));
+        let offset = self.geometry.believed_copy().saturating_add(before.saturating_sub(own));
         Site { structure: "FAT", space: Space::Volume, offset }
     }
 }

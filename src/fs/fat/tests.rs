@@ -75,7 +75,7 @@ fn a_declined_volume_keeps_its_name_and_label() {
     let mut made = Fixture::new(Kind::Fat12).make();
     made.bytes[37] = 1;
     let found = detect(&made);
-    assert_eq!((found.name, found.label.as_deref()), ("FAT12", Some("BOOT LABEL")));
+    assert_eq!((found.name, found.label.as_deref()), ("FAT12", Some("REAL LABEL")));
 }
 
 #[test]
@@ -133,6 +133,18 @@ fn the_kind_follows_the_count_of_clusters() {
     }
     let made = Fixture { clusters: 65525, ..Fixture::new(Kind::Fat16) }.make();
     assert!(declined(&made).1.contains("more clusters"));
+}
+
+#[test]
+fn a_small_volume_may_give_its_size_in_16_bits() {
+    for kind in [Kind::Fat12, Kind::Fat32] {
+        let mut made = Fixture::new(kind).make();
+        let sectors = [made.bytes[32], made.bytes[33]];
+        made.bytes[19..21].copy_from_slice(&sectors);
+        assert_eq!(map_of(&made).free, expected_free(&made));
+        made.bytes[32..36].fill(0);
+        assert_eq!(map_of(&made).free, expected_free(&made));
+    }
 }
 
 #[test]

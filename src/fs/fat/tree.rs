@@ -48,6 +48,16 @@ struct RawEntry {
 }
 
 impl RawEntry {
+    fn is_end(&self) -> bool {
+        self.name.starts_with(&[0])
+    }
+
+    fn is_label(&self) -> bool {
+        !self.is_deleted()
+            && !self.is_long_name()
+            && self.attributes & (VOLUME_LABEL | DIRECTORY) == VOLUME_LABEL
+    }
+
     fn is_deleted(&self) -> bool {
         self.name.starts_with(&[0xE5])
     }
@@ -70,15 +80,21 @@ impl RawEntry {
     }
 }
 
-/// Walks the tree; `linked` says which clusters chains lead to. Returns the label of the root
-/// directory.
-pub(super) fn check(
-    volume: &dyn ReadAt,
-    geometry: &Geometry,
-    linked: ClusterSet,
-) -> Result<Option<[u8; 11]>, Stop> {
+/// The label of the root directory, if one is near its start.
+pub(super) fn label(volume: &dyn ReadAt, geometry: &Geometry) -> Option<[u8; 11]> {
+    let (start, len) = match geometry.root {
+        Root::Fixed { start, len } => (start, len),
+        Root::Chain(cluster) => (geometry.cluster(cluster).start, geometry.cluster_size),
+    };
+    let bytes = read_vec(volume, start, usize::try_from(len).ok()?).ok()?;
+    let entries = bytes.chunks_exact(size_of::<RawEntry>()).map_while(|b| RawEntry::ref_from_bytes(b).ok());
+    entries.take_while(|raw| !raw.is_end()).find(|raw| raw.is_label()).map(|raw| raw.name)
+}
+
+/// Walks the tree; `linked` says which clusters chains lead to.
+pub(super) fn check(volume: &dyn ReadAt, geometry: &Geometry, linked: ClusterSet) -> Result<(), Stop> {
     let volume = Cached::new(volume);
-    let mut walk = Walk { volume: &volume, geometry, linked, pending: Vec::new(), read: 0, label: None };
+    let mut walk = Walk { volume: &volume, geometry, linked, pending: Vec::new(), read: 0 };
     match geometry.root {
         Root::Fixed { start, len } => {
             walk.part(start, len, true)?;
@@ -91,7 +107,7 @@ pub(super) fn check(
     while let Some(cluster) = walk.pending.pop() {
         walk.directory(cluster, false)?;
     }
-    Ok(walk.label)
+    Ok(())
 }
 
 struct Walk<'v> {
@@ -103,7 +119,6 @@ struct Walk<'v> {
     pending: Vec<u32>,
     /// How many entries were read.
     read: u64,
-    label: Option<[u8; 11]>,
 }
 
 impl Walk<'_> {
@@ -140,7 +155,7 @@ impl Walk<'_> {
         let mut offset = start;
         for bytes in bytes.chunks_exact(size_of::<RawEntry>()) {
             let Ok(raw) = RawEntry::ref_from_bytes(bytes) else { break };
-            if raw.name.starts_with(&[0]) {
+            if raw.is_end() {
                 return Ok(false);
             }
             self.read = self.read.saturating_add(1);
@@ -154,16 +169,10 @@ impl Walk<'_> {
     }
 
     fn entry(&mut self, raw: &RawEntry, site: Site, is_root: bool) -> Result<(), Stop> {
-        if raw.is_deleted() || raw.is_long_name() || (raw.is_dot() && !is_root) {
+        if raw.is_deleted() || raw.is_long_name() || raw.is_label() || (raw.is_dot() && !is_root) {
             return Ok(());
         }
         let is_directory = raw.attributes & DIRECTORY != 0;
-        if raw.attributes & VOLUME_LABEL != 0 && !is_directory {
-            if is_root {
-                self.label.get_or_insert(raw.name);
-            }
-            return Ok(());
-        }
         let cluster = raw.first_cluster(self.geometry.kind);
         match cluster {
             0 if is_directory => Err(inconsistent("A directory has no clusters.", site)),

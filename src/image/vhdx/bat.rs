@@ -358,7 +358,7 @@ mod tests {
         image.bytes.truncate(6 * MB);
         image.bytes.resize(6 * MB + (512 << 10), 0xa3);
         image.bat(3, 6 << 20 | 6);
-        let disk = crate::image::Disk::new(vec![image.open().unwrap()]).unwrap();
+        let disk = image.disk();
         assert_eq!(read_vec(&disk, (3 << 20) + (512 << 10) - 1, 1).unwrap(), [0xa3]);
         image.bytes.pop();
         image.refused(ErrorKind::Corrupt, "block 3 lies past the end");

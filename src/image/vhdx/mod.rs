@@ -10,10 +10,12 @@
 //! open, or what programs do against it, is settled where it matters; each such place says so.
 
 mod bat;
+mod encode;
 mod format;
 mod headers;
 mod locator;
 mod log;
+mod log_entry;
 mod metadata;
 mod open;
 mod space;

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::Image;
+use crate::image::{Disk, Image};
 
 pub const MIB: usize = 1 << 20;
 pub const HEADER_1: usize = 64 << 10;
@@ -208,6 +208,11 @@ impl TestImage {
         super::open(Rc::new(self.bytes.clone()))
     }
 
+    /// The disk of this image alone.
+    pub fn disk(&self) -> Disk {
+        Disk::new(vec![Rc::new(self.open().unwrap())]).unwrap()
+    }
+
     /// The error of opening, which must be of `kind` and speak of `what`.
     pub fn refused(&self, kind: ErrorKind, what: &str) -> Error {
         let error = self.open().err().unwrap_or_else(|| panic!("opened, and should be refused: {what}"));
@@ -230,6 +235,9 @@ pub fn breaks_as(image: &TestImage, kind: ErrorKind, what: &str, breakage: impl 
     image.seal();
     image.refused(kind, what);
 }
+
+/// The two file sizes that an entry of the dynamic image gives.
+pub const FILE: (u64, u64) = (6 << 20, 6 << 20);
 
 /// One write of a log entry.
 pub enum Desc {
@@ -295,4 +303,26 @@ pub fn seal_entry(entry: &mut [u8]) {
 
 pub fn utf16(text: &str) -> Vec<u8> {
     text.encode_utf16().flat_map(u16::to_le_bytes).collect()
+}
+
+/// A sector of the BAT in which entry `entry` is `word`, and the others are as in the image.
+pub fn bat_sector(entry: usize, word: u64) -> Desc {
+    let mut bytes: Box<[u8; 4096]> = TestImage::dynamic().bytes[BAT..BAT + 4096].to_vec().try_into().unwrap();
+    bytes[entry * 8..entry * 8 + 8].copy_from_slice(&word.to_le_bytes());
+    Desc::Data(BAT as u64, bytes)
+}
+
+/// The dynamic image with these log entries, by sector, to be replayed.
+pub fn dirty(entries: &[(usize, Vec<u8>)]) -> TestImage {
+    let mut image = TestImage::dynamic();
+    for (sector, entry) in entries {
+        image.log(*sector, entry);
+    }
+    image.dirty();
+    image
+}
+
+/// The state of a block of the opened image.
+pub fn state(image: &TestImage, block: u64) -> crate::image::BlockState {
+    image.open().unwrap().blocks.get(block)
 }

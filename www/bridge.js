@@ -1,0 +1,95 @@
+/**
+ * One engine: a worker with the WebAssembly in it, behind promises. A fault in one image never
+ * reaches another, and an engine that does not answer can simply be ended, since it only reads.
+ *
+ *   main thread  ── { id, call, args } ──►  worker
+ *                ◄── { id, value | failure }
+ *                ◄── { event: progress | map | log }
+ */
+
+/** @import { Answer, Calls, Failure, Told } from './types.js' */
+
+/** A failure as the engine told it, with the engine's stable code. */
+export class EngineError extends Error {
+  /** @param {Failure} failure */
+  constructor({ code, message, site }) {
+    super(message);
+    this.name = 'EngineError';
+    this.code = code;
+    this.site = site;
+  }
+}
+
+/** Events: `progress`, `map`, `log`, each a `CustomEvent` with the report as its detail. */
+export class Engine extends EventTarget {
+  #worker;
+  #nextId = 1;
+  /** @type {Map<number, { resolve: (value: any) => void, reject: (error: Error) => void }>} */
+  #open = new Map();
+  #ended = false;
+
+  constructor() {
+    super();
+    this.#worker = new Worker(new URL('./worker.js', import.meta.url));
+    this.#worker.addEventListener('message', (event) => this.#receive(event.data));
+    this.#worker.addEventListener('error', (event) => {
+      event.preventDefault();
+      this.#end({
+        code: 'internal',
+        message: event.message || 'the worker could not be started',
+        site: null,
+      });
+    });
+    this.#worker.addEventListener('messageerror', () => {
+      this.#end({ code: 'internal', message: 'a message could not be read', site: null });
+    });
+  }
+
+  get ended() {
+    return this.#ended;
+  }
+
+  /**
+   * @template {keyof Calls} K
+   * @param {K} call
+   * @param {Parameters<Calls[K]>} args
+   * @returns {Promise<ReturnType<Calls[K]>>}
+   */
+  call(call, ...args) {
+    if (this.#ended) {
+      return Promise.reject(
+        new EngineError({ code: 'cancelled', message: 'the engine has ended', site: null }),
+      );
+    }
+    const id = this.#nextId++;
+    return new Promise((resolve, reject) => {
+      this.#open.set(id, { resolve, reject });
+      this.#worker.postMessage({ id, call, args });
+    });
+  }
+
+  /** Ends the worker at once; whatever is open is rejected as cancelled. */
+  terminate() {
+    this.#end({ code: 'cancelled', message: 'cancelled', site: null });
+  }
+
+  /** @param {Answer | Told} message */
+  #receive(message) {
+    if ('event' in message) {
+      this.dispatchEvent(new CustomEvent(message.event, { detail: message }));
+      return;
+    }
+    const call = this.#open.get(message.id);
+    this.#open.delete(message.id);
+    if ('failure' in message) call?.reject(new EngineError(message.failure));
+    else call?.resolve(message.value);
+  }
+
+  /** @param {Failure} failure */
+  #end(failure) {
+    this.#ended = true;
+    this.#worker.terminate();
+    for (const { reject } of this.#open.values()) reject(new EngineError(failure));
+    this.#open.clear();
+  }
+}

@@ -1,0 +1,94 @@
+/**
+ * The choices a person has for one image, and which combinations to estimate so that each choice
+ * can show what it changes.
+ */
+
+/** @import { Choices, EstimateReport, InspectReport } from './types.js' */
+
+const MIB = 1024 * 1024;
+
+const SMALLEST_BLOCK = { vhd: MIB / 2, vhdx: MIB };
+
+/**
+ * The format of the new image.
+ * @param {InspectReport} report
+ * @param {Choices} choices
+ */
+export const outputFormat = (report, choices) => choices.format ?? (report.format === 'vhd' ? 'vhd' : 'vhdx');
+
+/** @returns {Choices} */
+export const defaultChoices = () => ({ mode: 'full' });
+
+/**
+ * A fixed image becomes smaller only as a dynamic one, and that is the person's to say.
+ * @param {InspectReport} report
+ * @param {Choices} choices
+ */
+export const mustAskDynamic = (report, choices) =>
+  report.diskType === 'fixed' && choices.toDynamic === undefined;
+
+/**
+ * What is estimated until that question has an answer: the answer that saves something.
+ * @param {InspectReport} report
+ * @param {Choices} choices
+ * @returns {Choices}
+ */
+export const assumed = (report, choices) =>
+  mustAskDynamic(report, choices) ? { ...choices, toDynamic: true } : choices;
+
+/**
+ * Each alternative to the present choices, by name.
+ * @param {InspectReport} report
+ * @param {Choices} present
+ * @param {boolean} hasParents
+ * @returns {Record<string, Choices>}
+ */
+export function variants(report, present, hasParents) {
+  const choices = assumed(report, present);
+  const format = outputFormat(report, choices);
+  /** @type {Record<string, Choices>} */
+  const all = {
+    now: choices,
+    'mode:full': { ...choices, mode: 'full' },
+    'mode:quick': { ...choices, mode: 'quick' },
+    'mode:zero': { ...choices, mode: 'zero' },
+    'dropPageFiles:no': { ...choices, dropPageFiles: false },
+    'dropPageFiles:yes': { ...choices, dropPageFiles: true },
+    'ignoreShadowCopies:no': { ...choices, ignoreShadowCopies: false },
+    'ignoreShadowCopies:yes': { ...choices, ignoreShadowCopies: true },
+    'block:keep': { ...choices, blockSize: undefined },
+    'block:smallest': { ...choices, blockSize: SMALLEST_BLOCK[format] },
+    'format:vhd': { ...choices, format: 'vhd', blockSize: undefined },
+    'format:vhdx': { ...choices, format: 'vhdx', blockSize: undefined },
+  };
+  if (report.diskType === 'fixed') {
+    all['toDynamic:yes'] = { ...choices, toDynamic: true };
+  }
+  if (hasParents) {
+    all['flatten:no'] = { ...choices, flatten: false };
+    all['flatten:yes'] = { ...choices, flatten: true };
+  }
+  return all;
+}
+
+/**
+ * The smallest block size of the format that would be written, unless it is the present one.
+ * @param {InspectReport} report
+ * @param {Choices} choices
+ */
+export function smallestBlock(report, choices) {
+  const smallest = SMALLEST_BLOCK[outputFormat(report, choices)];
+  return report.blockSize > smallest ? smallest : null;
+}
+
+/**
+ * What one answer saves over another, in bytes; null where one of them cannot be had.
+ * @param {Record<string, EstimateReport | null>} estimates
+ * @param {string} than
+ * @param {string} with_
+ */
+export function gain(estimates, than, with_) {
+  const before = estimates[than];
+  const after = estimates[with_];
+  return before && after ? before.outputSize - after.outputSize : null;
+}

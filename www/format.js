@@ -1,0 +1,100 @@
+/**
+ * Numbers as people read them. Sizes count as Windows shows them: 1 GB = 1,073,741,824 bytes, since
+ * virtual disks are made in those units ("a 512 GB disk").
+ */
+
+const UNITS = ['bytes', 'KB', 'MB', 'GB', 'TB', 'PB'];
+
+/**
+ * A size to three digits: `31.5 GB`.
+ * @param {number} count bytes
+ */
+export function bytes(count) {
+  let value = Math.abs(count);
+  let unit = 0;
+  while (value >= 999.5 && unit < UNITS.length - 1) {
+    value /= 1024;
+    unit += 1;
+  }
+  const digits = unit === 0 || value >= 99.95 ? 0 : value >= 9.995 ? 1 : 2;
+  const number = value.toFixed(digits).replace(/\.0+$|(\.\d*[1-9])0+$/, '$1');
+  const name = unit === 0 && number === '1' ? 'byte' : UNITS[unit];
+  return `${count < 0 ? '−' : ''}${number} ${name}`;
+}
+
+/** @param {number} count */
+export const integer = (count) => count.toLocaleString('en');
+
+/** @param {number} count bytes */
+export const exactBytes = (count) => `${integer(count)} ${count === 1 ? 'byte' : 'bytes'}`;
+
+/**
+ * `63 %`; never `100 %` for a part and never `0 %` for something.
+ * @param {number} part
+ * @param {number} whole
+ */
+export function percent(part, whole) {
+  if (whole <= 0 || part <= 0) return '0 %';
+  if (part >= whole) return '100 %';
+  return `${Math.min(99, Math.max(1, Math.round((part / whole) * 100)))} %`;
+}
+
+/**
+ * A length of time, no more exact than it can be known.
+ * @param {number} seconds
+ */
+export function duration(seconds) {
+  if (seconds < 1) return 'less than a second';
+  if (seconds < 90) return `${plural(Math.round(seconds), 'second')}`;
+  const minutes = Math.round(seconds / 60);
+  if (minutes < 90) return `${minutes} minutes`;
+  const hours = Math.floor(minutes / 60);
+  return `${plural(hours, 'hour')} ${plural(minutes % 60, 'minute')}`;
+}
+
+/** @param {number} bytesPerSecond */
+export const rate = (bytesPerSecond) => `${bytes(bytesPerSecond)}/s`;
+
+/**
+ * @param {number} count
+ * @param {string} noun
+ */
+export const plural = (count, noun) => `${integer(count)} ${noun}${count === 1 ? '' : 's'}`;
+
+/**
+ * The name of the new image: `disk.vhdx` becomes `disk-compacted.vhdx`, `web.avhdx` keeps its kind.
+ * @param {string} name of the source
+ * @param {string} from format of the source
+ * @param {string} to format of the new image
+ */
+export function outputName(name, from, to) {
+  const dot = name.lastIndexOf('.');
+  const stem = dot > 0 ? name.slice(0, dot) : name || 'disk';
+  const extension =
+    dot > 0 && from === to && /^\.a?vhdx?$/i.test(name.slice(dot)) ? name.slice(dot) : `.${to}`;
+  return `${stem}-compacted${extension}`;
+}
+
+/**
+ * The `n`th name to try where the first is taken: `disk-compacted (2).vhdx`.
+ * @param {string} name
+ * @param {number} n from 1
+ */
+export function numberedName(name, n) {
+  if (n <= 1) return name;
+  const dot = name.lastIndexOf('.');
+  return dot > 0 ? `${name.slice(0, dot)} (${n})${name.slice(dot)}` : `${name} (${n})`;
+}
+
+// Unicode's ways of making one name look like another: controls, direction marks, invisible joiners.
+const DECEIVING = /[\p{Cc}\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]/gu;
+
+/**
+ * Text out of an image, for the eye: nothing invisible, nothing endless.
+ * @param {string} text
+ * @param {number} [limit]
+ */
+export function displayText(text, limit = 200) {
+  const clean = text.replace(DECEIVING, '\ufffd');
+  return clean.length > limit ? `${clean.slice(0, limit)}…` : clean;
+}

@@ -1,0 +1,299 @@
+/**
+ * One image on the page: its file, what is known of it, and its life from being read to being done.
+ *
+ *   reading ─► ready ─► waiting ─► running ─► done | nothing
+ *      │         ▲          └─────────┴─────► ready (cancelled) | failed
+ *      └─► needs-parent | failed
+ */
+
+import { Engine, EngineError } from './bridge.js';
+import { assumed, defaultChoices, mustAskDynamic, variants } from './choices.js';
+
+/** @import { BlockMap, Choices, CompactReport, Destination, EstimateReport, InspectReport, JobProgress, LogEntry, Picked } from './types.js' */
+/** @import { Missing } from './chain.js' */
+
+/** @typedef {'reading'|'needs-parent'|'ready'|'waiting'|'running'|'done'|'nothing'|'failed'} State */
+/** @typedef {{ report: CompactReport, blob: Blob | null, name: string, place: string | null }} Outcome */
+
+/** How long a worker may take to stop before it is ended. */
+const CANCEL_GRACE_MS = 350;
+
+let nextId = 1;
+
+/**
+ * Events: `state` (the state or what belongs to it changed), `estimate`, `map`, `progress`.
+ */
+export class DiskImage extends EventTarget {
+  /** @type {State} */
+  state = 'reading';
+  /** @type {InspectReport | null} */
+  report = null;
+  /** @type {EngineError | null} */
+  error = null;
+  /** @type {DiskImage[]} nearest first */
+  parents = [];
+  /** @type {Missing | null} */
+  missing = null;
+  /** Whether the person said that there is no parent to be had. */
+  goesAlone = false;
+  /** Whether other images on the page are built upon this one. */
+  hasChildren = false;
+  /** @type {Choices} */
+  choices = defaultChoices();
+  /** @type {Record<string, EstimateReport | null>} what each answer to each choice would give */
+  estimates = {};
+  /** @type {BlockMap | null} */
+  map = null;
+  /** @type {{ progress: JobProgress, percent: number } | null} */
+  progress = null;
+  /** @type {LogEntry[]} */
+  log = [];
+  /** @type {Outcome | null} */
+  outcome = null;
+  wasCancelled = false;
+
+  /** @type {Engine | null} */
+  #engine = null;
+  #mapCells = 0;
+  #estimateTurn = 0;
+  #mapTurn = 0;
+  /** @type {symbol | null} */
+  #ticket = null;
+  #cancelAsked = false;
+
+  /** @param {Picked} picked */
+  constructor({ file, handle }) {
+    super();
+    this.id = nextId++;
+    this.file = file;
+    this.handle = handle;
+    this.name = file.name;
+  }
+
+  get isBusy() {
+    return this.state === 'waiting' || this.state === 'running';
+  }
+
+  /** The estimate of the present choices. */
+  get estimate() {
+    return this.estimates.now ?? null;
+  }
+
+  /** Why the image cannot be saved now, in a word for the page; null when it can. */
+  get hindrance() {
+    if (this.state !== 'ready') return 'state';
+    if (this.report && mustAskDynamic(this.report, this.choices)) return 'dynamic-question';
+    return this.estimate ? null : 'estimate';
+  }
+
+  /** Reads the image's tables, with its parents once they are known. */
+  async read() {
+    this.#enter('reading');
+    try {
+      const engine = this.#freshEngine();
+      this.report = await engine.call('open', this.file, this.#parentFiles(), this.choices);
+      if (this.report.parent && !this.report.parent.found && !this.goesAlone) {
+        this.#enter('needs-parent');
+        return;
+      }
+      await this.#refreshEstimates();
+      this.#enter('ready');
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  /** Goes on with what a differencing image tells by itself. */
+  goAlone() {
+    this.goesAlone = true;
+    return this.read();
+  }
+
+  /** @param {Partial<Choices>} changed */
+  async choose(changed) {
+    this.choices = { ...this.choices, ...changed };
+    try {
+      await this.#refreshEstimates();
+      await this.refreshMap();
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  /**
+   * Says how many cells the picture of the image has room for.
+   * @param {number} cells
+   */
+  async wantMap(cells) {
+    if (cells === this.#mapCells) return;
+    this.#mapCells = cells;
+    if (this.state === 'running') await this.#engine?.call('watch', cells);
+    else await this.refreshMap();
+  }
+
+  async refreshMap() {
+    if (!this.report || this.#mapCells === 0 || this.state !== 'ready') return;
+    const turn = ++this.#mapTurn;
+    try {
+      const map = await this.#theEngine().call(
+        'blockMap',
+        this.#mapCells,
+        assumed(this.report, this.choices),
+      );
+      if (turn === this.#mapTurn) this.#setMap(map);
+    } catch (error) {
+      if (!(error instanceof EngineError && error.code === 'cancelled')) this.#fail(error);
+    }
+  }
+
+  /** Puts the image in line and returns the ticket for its turn; a cancel makes it void. */
+  wait() {
+    this.#cancelAsked = false;
+    this.wasCancelled = false;
+    this.#ticket = Symbol('turn');
+    this.#enter('waiting');
+    return this.#ticket;
+  }
+
+  /**
+   * Compacts the image, unless its ticket is void. Whatever happens, the image ends in a state that
+   * says so. Returns whether a new image was made.
+   * @param {symbol} ticket
+   * @param {Destination} destination
+   * @param {{ name: string, place: string | null }} target
+   */
+  async compact(ticket, destination, target) {
+    if (ticket !== this.#ticket) return false;
+    this.log = [];
+    this.progress = null;
+    this.#enter('running');
+    try {
+      const engine = await this.#openEngine();
+      await engine.call('watch', this.#mapCells);
+      const result = await engine.call('compact', destination, this.choices);
+      this.outcome = { ...result, ...target };
+      this.close();
+      this.#enter(result.report.nothingToGain ? 'nothing' : 'done');
+      return this.state === 'done';
+    } catch (error) {
+      if (this.#cancelAsked || (error instanceof EngineError && error.code === 'cancelled')) {
+        this.#backToReady();
+      } else this.#fail(error);
+      return false;
+    }
+  }
+
+  /** Stops waiting or working; takes effect within half a second. */
+  cancel() {
+    if (!this.isBusy) return;
+    this.#ticket = null;
+    this.#cancelAsked = true;
+    if (this.state === 'waiting') {
+      this.#backToReady();
+      return;
+    }
+    const engine = this.#engine;
+    void engine?.call('cancel').catch(() => undefined);
+    setTimeout(() => {
+      if (this.#cancelAsked && this.state === 'running' && this.#engine === engine) engine?.terminate();
+    }, CANCEL_GRACE_MS);
+  }
+
+  /** Back to the choices, with the image as it was read. */
+  again() {
+    this.outcome = null;
+    this.error = null;
+    if (this.report && this.estimate) this.#backToReady(false);
+    else void this.read();
+  }
+
+  close() {
+    this.#engine?.terminate();
+    this.#engine = null;
+  }
+
+  #backToReady(cancelled = true) {
+    this.#cancelAsked = false;
+    this.wasCancelled = cancelled;
+    this.#enter('ready');
+    void this.refreshMapAfterRun();
+  }
+
+  /** The live map showed the run; the picture before the next one starts anew. */
+  async refreshMapAfterRun() {
+    try {
+      await this.#openEngine();
+      await this.refreshMap();
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  async #refreshEstimates() {
+    if (!this.report) return;
+    const turn = ++this.#estimateTurn;
+    const wanted = variants(this.report, this.choices, this.parents.length > 0);
+    const estimates = await this.#theEngine().call('estimates', wanted);
+    if (turn !== this.#estimateTurn) return;
+    this.estimates = estimates;
+    this.#tell('estimate');
+  }
+
+  /** The engine with the image open in it, also after an ended run. */
+  async #openEngine() {
+    if (this.#engine && !this.#engine.ended) return this.#engine;
+    const engine = this.#freshEngine();
+    await engine.call('open', this.file, this.#parentFiles(), this.choices);
+    return engine;
+  }
+
+  #theEngine() {
+    if (!this.#engine) throw new Error('the image was closed');
+    return this.#engine;
+  }
+
+  #freshEngine() {
+    this.#engine?.terminate();
+    const engine = new Engine();
+    engine.addEventListener('progress', (event) => {
+      this.progress = /** @type {CustomEvent} */ (event).detail;
+      this.#tell('progress');
+    });
+    engine.addEventListener('map', (event) => this.#setMap(/** @type {CustomEvent} */ (event).detail.map));
+    engine.addEventListener('log', (event) =>
+      this.log.push(.../** @type {CustomEvent} */ (event).detail.entries),
+    );
+    this.#engine = engine;
+    return engine;
+  }
+
+  #parentFiles() {
+    return this.parents.map((parent) => parent.file);
+  }
+
+  /** @param {BlockMap} map */
+  #setMap(map) {
+    this.map = map;
+    this.#tell('map');
+  }
+
+  /** @param {State} state */
+  #enter(state) {
+    this.state = state;
+    this.#tell('state');
+  }
+
+  /** @param {unknown} error */
+  #fail(error) {
+    this.error =
+      error instanceof EngineError
+        ? error
+        : new EngineError({ code: 'internal', message: String(error), site: null });
+    this.#enter('failed');
+  }
+
+  /** @param {string} type */
+  #tell(type) {
+    this.dispatchEvent(new Event(type));
+  }
+}

@@ -1,0 +1,187 @@
+/** The page: takes images in, keeps their cards, and joins what belongs together. */
+
+/* global PAGE_VERSION */
+
+import './styles/page.css';
+
+import { announce } from './announce.js';
+import { outputFormat } from './choices.js';
+import { childrenOf, resolveChain } from './chain.js';
+import { bytes, outputName, plural } from './format.js';
+import { DiskImage } from './image.js';
+import { fromDrop, fromHandles, fromInput, isSameFile, sample } from './intake.js';
+import { enqueue } from './queue.js';
+import { downloadTarget } from './save.js';
+import { imageCard } from './ui/card.js';
+import { mountCompare } from './ui/compare.js';
+import { byId, el } from './ui/dom.js';
+import { mountUpdates } from './ui/update.js';
+
+/** @import { Picked } from './types.js' */
+
+/** @type {Map<DiskImage, { root: HTMLElement, fold: (open: boolean) => void }>} */
+const cards = new Map();
+
+const files = /** @type {HTMLInputElement} */ (byId('files'));
+const chooseFiles = () => files.click();
+
+mountIntake();
+mountModes();
+mountCompare();
+byId('download-all').addEventListener('click', downloadAll);
+byId('version').textContent = PAGE_VERSION;
+void mountUpdates(() => cards.size > 0);
+
+function mountIntake() {
+  byId('pick').addEventListener('click', chooseFiles);
+  files.addEventListener('change', () => {
+    void add(fromInput(files.files));
+    files.value = '';
+  });
+  byId('sample').addEventListener('click', () => void addSample());
+
+  let depth = 0;
+  const dragging = (/** @type {boolean} */ on) => document.body.classList.toggle('dragging', on);
+  window.addEventListener('dragenter', () => dragging(++depth > 0));
+  window.addEventListener('dragleave', () => dragging((depth = Math.max(0, depth - 1)) > 0));
+  window.addEventListener('dragover', (event) => event.preventDefault());
+  window.addEventListener('drop', (event) => {
+    event.preventDefault();
+    dragging((depth = 0) > 0);
+    if (event.dataTransfer) void fromDrop(event.dataTransfer).then(add);
+  });
+  window.launchQueue?.setConsumer(({ files: handles }) => void fromHandles(handles).then(add));
+}
+
+/** The two modes are addresses, so that they can be linked and gone back to. */
+function mountModes() {
+  const show = () => {
+    const mode = location.hash === '#compare' ? 'compare' : 'compact';
+    for (const one of ['compact', 'compare']) byId(one).hidden = one !== mode;
+    for (const link of document.querySelectorAll('nav a')) {
+      if (link.getAttribute('href') === `#${mode}`) link.setAttribute('aria-current', 'page');
+      else link.removeAttribute('aria-current');
+    }
+  };
+  window.addEventListener('hashchange', show);
+  show();
+}
+
+async function addSample() {
+  const link = /** @type {HTMLButtonElement} */ (byId('sample'));
+  link.disabled = true;
+  try {
+    await add([await sample()]);
+  } catch {
+    announce('The sample could not be loaded.');
+    link.after(el('span', { class: 'hint' }, ' The sample could not be loaded; try again with a network.'));
+  } finally {
+    link.disabled = false;
+  }
+}
+
+/** @param {Picked[]} picked */
+async function add(picked) {
+  location.hash = '#compact';
+  /** @type {DiskImage[]} */
+  const added = [];
+  for (const one of picked) {
+    if (await isHere(one)) continue;
+    added.push(addCard(new DiskImage(one)));
+  }
+  arrange();
+  await Promise.all(added.map((image) => image.read()));
+  await joinChains();
+  arrange();
+}
+
+/** @param {Picked} picked */
+async function isHere(picked) {
+  for (const image of cards.keys()) if (await isSameFile(picked, image)) return true;
+  return false;
+}
+
+/** @param {DiskImage} image */
+function addCard(image) {
+  const card = imageCard(image, { remove: () => remove(image), addFiles: chooseFiles });
+  cards.set(image, card);
+  byId('cards').append(card.root);
+  image.addEventListener('state', summarise);
+  image.addEventListener('estimate', summarise);
+  return image;
+}
+
+/** @param {DiskImage} image */
+function remove(image) {
+  image.close();
+  cards.get(image)?.root.remove();
+  cards.delete(image);
+  arrange();
+  byId('pick').focus();
+}
+
+/** Gives every image that waits for a parent the parents that are here now. */
+async function joinChains() {
+  const images = [...cards.keys()];
+  const reads = [];
+  for (const image of images) {
+    if (image.state !== 'needs-parent') continue;
+    const { parents, missing } = resolveChain(image, images);
+    if (missing) {
+      image.missing = missing;
+      image.dispatchEvent(new Event('state'));
+    } else {
+      image.parents = parents;
+      reads.push(image.read());
+    }
+  }
+  for (const image of images) {
+    const hasChildren = childrenOf(image, images).length > 0;
+    if (hasChildren && !image.hasChildren && image.state === 'ready') {
+      image.hasChildren = true;
+      await image.choose({ mode: 'zero' });
+      image.dispatchEvent(new Event('state'));
+    }
+  }
+  await Promise.all(reads);
+}
+
+/** With one image its card is open; with several each opens on demand. */
+function arrange() {
+  const many = cards.size > 1;
+  document.body.classList.toggle('has-images', cards.size > 0);
+  document.body.classList.toggle('has-many', many);
+  byId('cards').hidden = cards.size === 0;
+  let first = true;
+  for (const { fold } of cards.values()) {
+    fold(!many || first);
+    first = false;
+  }
+  summarise();
+}
+
+const canStart = (/** @type {DiskImage} */ image) => image.hindrance === null;
+
+function summarise() {
+  const images = [...cards.keys()];
+  const ready = images.filter(canStart);
+  byId('queue-bar').hidden = images.length < 2;
+  const saves = ready.reduce(
+    (sum, { report, estimate }) => sum + Math.max(0, (report?.fileSize ?? 0) - (estimate?.outputSize ?? 0)),
+    0,
+  );
+  byId('queue-summary').textContent =
+    ready.length === 0
+      ? plural(images.length, 'image')
+      : `${plural(images.length, 'image')}, ${ready.length} ready: ${bytes(saves)} or more can be saved`;
+  const all = /** @type {HTMLButtonElement} */ (byId('download-all'));
+  all.hidden = ready.length < 2;
+}
+
+function downloadAll() {
+  for (const image of cards.keys()) {
+    if (!canStart(image) || !image.report) continue;
+    const name = outputName(image.name, image.report.format, outputFormat(image.report, image.choices));
+    void enqueue(image, downloadTarget(name));
+  }
+}

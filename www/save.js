@@ -1,0 +1,129 @@
+/**
+ * Where a new image may go.
+ *
+ * - *Download*: the worker composes one `Blob`, and the browser saves it. Every browser can.
+ * - *A folder*: where the browser has a folder picker, a new file is made there.
+ *
+ * `showSaveFilePicker` is not used on purpose: Chromium empties the file that is picked in it at
+ * once, before the page learns which it is. A person who picks the source itself would have lost it
+ * before it could be refused. Here the page names the file, and never an existing one.
+ */
+
+import { numberedName } from './format.js';
+import { EngineError } from './bridge.js';
+
+/** @import { Destination, Picked } from './types.js' */
+
+/**
+ * @typedef {object} Target
+ * @property {Destination} destination
+ * @property {string} name the new file's name
+ * @property {string | null} place the folder's name
+ * @property {() => Promise<void>} discard removes what was begun
+ */
+
+const MANY_NAMES = 1000;
+
+/** The browser hashes a file before it puts it in its place, at about this rate, without a report. */
+export const CLOSING_BYTES_PER_SECOND = 100e6;
+
+export const canPickFolder = typeof window.showDirectoryPicker === 'function';
+
+/**
+ * Asks for a folder; must be called in a click. Null where the person thought better of it.
+ * @param {FileSystemFileHandle | null} beside a file whose folder is a good start
+ */
+export async function pickFolder(beside) {
+  const pick = window.showDirectoryPicker;
+  if (!pick) return null;
+  try {
+    return await pick({ id: 'new-images', mode: 'readwrite', ...(beside && { startIn: beside }) });
+  } catch (error) {
+    const { name, message } = /** @type {DOMException} */ (error);
+    if (name === 'AbortError') return null;
+    throw new EngineError({ code: 'blocked-folder', message, site: null });
+  }
+}
+
+/**
+ * A new, empty file of that name, or of the first numbered name that is not taken.
+ * @param {FileSystemDirectoryHandle} folder
+ * @param {string} wanted
+ * @param {Iterable<Picked>} sources none of which may be the result
+ * @returns {Promise<Target>}
+ */
+export async function createIn(folder, wanted, sources) {
+  try {
+    const name = await freeName(folder, wanted);
+    const handle = await folder.getFileHandle(name, { create: true });
+    for (const source of sources) {
+      if (source.handle && (await handle.isSameEntry(source.handle))) {
+        throw new EngineError({ code: 'same-file', message: `${name} is a source`, site: null });
+      }
+    }
+    return {
+      destination: { kind: 'folder', handle },
+      name,
+      place: folder.name,
+      discard: () => folder.removeEntry(name).catch(() => undefined),
+    };
+  } catch (error) {
+    if (error instanceof EngineError) throw error;
+    const { name, message } = /** @type {DOMException} */ (error);
+    const code = name === 'NotAllowedError' ? 'permission-denied' : 'write-failed';
+    throw new EngineError({ code, message, site: null });
+  }
+}
+
+/**
+ * @param {string} name
+ * @returns {Target}
+ */
+export const downloadTarget = (name) => ({
+  destination: { kind: 'download', name },
+  name,
+  place: null,
+  discard: () => Promise.resolve(),
+});
+
+/**
+ * Hands a blob to the browser to save. The address stays valid while the page is open, since nothing
+ * tells when the browser has finished.
+ * @param {Blob} blob
+ * @param {string} name
+ */
+export function startDownload(blob, name) {
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  return link.href;
+}
+
+/**
+ * @param {FileSystemDirectoryHandle} folder
+ * @param {string} wanted
+ */
+async function freeName(folder, wanted) {
+  for (let n = 1; n <= MANY_NAMES; n++) {
+    const name = numberedName(wanted, n);
+    if (!(await exists(folder, name))) return name;
+  }
+  throw new EngineError({ code: 'write-failed', message: `every name like ${wanted} is taken`, site: null });
+}
+
+/**
+ * @param {FileSystemDirectoryHandle} folder
+ * @param {string} name
+ */
+async function exists(folder, name) {
+  try {
+    await folder.getFileHandle(name);
+    return true;
+  } catch (error) {
+    const { name: kind } = /** @type {DOMException} */ (error);
+    if (kind === 'NotFoundError') return false;
+    if (kind === 'TypeMismatchError') return true;
+    throw error;
+  }
+}

@@ -1,0 +1,82 @@
+/** Types that the main thread and the worker share, and what the DOM library does not know yet. */
+import type {
+  BlockMap,
+  CompactReport,
+  ErrorCode,
+  EstimateReport,
+  InspectReport,
+  JobProgress,
+  LogEntry,
+  Options,
+  Site,
+  VerifyReport,
+} from '../lib/types.js';
+
+export type { BlockMap, CompactReport, EstimateReport, InspectReport, JobProgress, LogEntry, VerifyReport };
+
+/** What a person chose; sources travel separately. */
+export type Choices = Omit<Options, 'parents'>;
+
+/** Where the new image goes. */
+export type Destination =
+  { kind: 'folder'; handle: FileSystemFileHandle } | { kind: 'download'; name: string };
+
+/** What the main thread may ask of a worker: the name, what it takes, what it answers. */
+export interface Calls {
+  open(file: File, parents: File[], choices: Choices): InspectReport;
+  /** One estimate for each named set of choices; null where the engine refuses the combination. */
+  estimates(variants: Record<string, Choices>): Record<string, EstimateReport | null>;
+  blockMap(cells: number, choices: Choices): BlockMap;
+  compact(destination: Destination, choices: Choices): { report: CompactReport; blob: Blob | null };
+  verify(original: File, compacted: File, parents: File[]): VerifyReport;
+  /** From now on the live block map comes with this many cells. */
+  watch(cells: number): void;
+  cancel(): void;
+}
+
+export type Request = {
+  [K in keyof Calls]: { id: number; call: K; args: Parameters<Calls[K]> };
+}[keyof Calls];
+
+export interface Failure {
+  /** The engine's codes, and a few of the page's own. */
+  code: ErrorCode | 'same-file' | 'blocked-folder';
+  message: string;
+  site: Site | null;
+}
+
+/** Told while a job runs. */
+export type Told =
+  | { event: 'progress'; progress: JobProgress; percent: number }
+  | { event: 'map'; map: BlockMap }
+  | { event: 'log'; entries: LogEntry[] };
+
+export type Answer = { id: number; value: unknown } | { id: number; failure: Failure };
+
+/** A file with the handle it came with, where the browser gives one. */
+export interface Picked {
+  file: File;
+  handle: FileSystemFileHandle | null;
+}
+
+declare global {
+  /** Put in by the build. */
+  const PAGE_VERSION: string;
+
+  interface LaunchParams {
+    readonly files: readonly FileSystemHandle[];
+  }
+
+  interface Window {
+    showDirectoryPicker?(options?: {
+      id?: string;
+      mode?: 'read' | 'readwrite';
+      startIn?: FileSystemHandle | string;
+    }): Promise<FileSystemDirectoryHandle>;
+    launchQueue?: { setConsumer(consumer: (params: LaunchParams) => void): void };
+  }
+
+  interface DataTransferItem {
+    getAsFileSystemHandle?(): Promise<FileSystemHandle | null>;
+  }
+}

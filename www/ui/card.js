@@ -1,0 +1,145 @@
+/** The card of one image: its head, and the view that belongs to its state. */
+
+import { announce } from '../announce.js';
+import { baseName } from '../chain.js';
+import { bytes, displayText } from '../format.js';
+import { STATES } from '../words.js';
+import { button, el, foreign, fromTemplate } from './dom.js';
+import { kindLine } from './inside.js';
+import { failureNotice, notice } from './notice.js';
+import { readyNotices, readyView } from './ready.js';
+import { nothingView, resultView } from './result.js';
+import { runningView } from './running.js';
+
+/** @import { DiskImage } from '../image.js' */
+/** @import { Missing } from '../chain.js' */
+
+/**
+ * @param {DiskImage} image
+ * @param {{ remove: () => void, addFiles: () => void }} actions
+ */
+export function imageCard(image, actions) {
+  const { root, slot } = fromTemplate('card-template');
+  slot('name').replaceChildren(foreign(image.name));
+  slot('name').id = `image-${image.id}`;
+  root.querySelector('article')?.setAttribute('aria-labelledby', slot('name').id);
+  slot('remove').addEventListener('click', actions.remove);
+
+  const fold = (/** @type {boolean} */ open) => {
+    slot('fold').setAttribute('aria-expanded', String(open));
+    slot('body').hidden = !open;
+  };
+  slot('fold').addEventListener('click', () => fold(slot('body').hidden));
+
+  const showResult = () => {
+    slot('result').textContent = resultLine(image);
+  };
+  let upkeep = new AbortController();
+  const show = () => {
+    upkeep.abort();
+    upkeep = new AbortController();
+    root.dataset.state = image.state;
+    slot('state').textContent = STATES[image.state] ?? '';
+    slot('kind').textContent = image.report ? kindLine(image.report) : bytes(image.file.size);
+    showResult();
+    /** @type {HTMLButtonElement} */ (slot('remove')).disabled = image.isBusy;
+    const hadFocus = slot('body').contains(document.activeElement);
+    slot('body').replaceChildren(...view(image, upkeep.signal, actions));
+    if (hadFocus) {
+      const heading = /** @type {HTMLElement | null} */ (slot('body').querySelector('h3[tabindex]'));
+      (heading ?? slot('name')).focus();
+    }
+    announce(stateSentence(image));
+  };
+  image.addEventListener('state', show);
+  image.addEventListener('estimate', showResult);
+  show();
+  return { root, fold };
+}
+
+/**
+ * @param {DiskImage} image
+ * @param {AbortSignal} signal
+ * @param {{ addFiles: () => void }} actions
+ * @returns {Node[]}
+ */
+function view(image, signal, actions) {
+  switch (image.state) {
+    case 'reading':
+      return [
+        el('p', { class: 'reading' }, 'Reading the tables of the image and of the file systems inside…'),
+        el('progress', { 'aria-label': `Reading ${image.name}` }),
+      ];
+    case 'needs-parent':
+      return [missingParent(image, actions.addFiles)];
+    case 'ready':
+      return [...readyNotices(image), readyView(image, signal)];
+    case 'waiting':
+    case 'running':
+      return [runningView(image, signal)];
+    case 'done':
+      return [resultView(image, signal)];
+    case 'nothing':
+      return [nothingView(image)];
+    case 'failed':
+      return image.error ? [failureNotice(image.error, [button('Try again', () => void retry(image))])] : [];
+  }
+}
+
+/** @param {DiskImage} image */
+function retry(image) {
+  image.error = null;
+  return image.read();
+}
+
+/**
+ * @param {DiskImage} image
+ * @param {() => void} addFiles
+ */
+function missingParent(image, addFiles) {
+  const missing = /** @type {Missing | null} */ (image.missing);
+  const paths = [...new Set(missing?.paths ?? [])].map((path) => displayText(path));
+  const name = paths.length > 0 ? `“${baseName(paths.at(-1) ?? '')}”` : 'the parent';
+  return notice(
+    'warn',
+    {
+      title: `This image needs its parent, ${name}`,
+      meaning: `${missing?.wantedBy && missing.wantedBy !== image.name ? `“${displayText(missing.wantedBy)}”, on which it builds,` : 'It is a differencing image and'} holds only what changed since its parent. Without the parent nobody can tell what is free; only what the child holds by itself can be looked at. Neither file is ever changed.`,
+      next:
+        paths.length > 0
+          ? `Drop it here too. It was last seen at: ${paths.join('  ·  ')}`
+          : 'Drop it here too.',
+    },
+    '',
+    [
+      button('Choose the parent…', addFiles, 'primary'),
+      button('Go on without it', () => image.goAlone(), 'quiet'),
+    ],
+  );
+}
+
+/**
+ * What is to be had, for a card that is folded.
+ * @param {DiskImage} image
+ */
+function resultLine({ state, estimate, outcome }) {
+  if (state === 'done' && outcome) return `now ${bytes(outcome.report.outputSize)}`;
+  if (state !== 'ready' || !estimate) return '';
+  return estimate.saves > 0 ? `saves ${estimate.exact ? '' : 'at least '}${bytes(estimate.saves)}` : '';
+}
+
+/** @param {DiskImage} image */
+function stateSentence({ name, state, estimate, outcome }) {
+  switch (state) {
+    case 'ready':
+      return estimate
+        ? `${name} is read. The new image will take ${bytes(estimate.outputSize)} or less.`
+        : `${name} is read.`;
+    case 'done':
+      return outcome
+        ? `${name} is done: the new image takes ${bytes(outcome.report.outputSize)}.`
+        : `${name} is done.`;
+    default:
+      return `${name}: ${STATES[state] ?? state}.`;
+  }
+}

@@ -1,0 +1,107 @@
+/** The estimate: from how much to how much, and how that is worked out. */
+
+import { bytes, exactBytes, percent } from '../format.js';
+import { bars } from './bars.js';
+import { el, foreign, size } from './dom.js';
+
+/** @import { DiskImage } from '../image.js' */
+/** @import { EstimateReport, InspectReport } from '../types.js' */
+
+/** @param {DiskImage} image */
+export function headline(image) {
+  const { report, estimate } = image;
+  if (!report) return [];
+  if (!estimate) return [el('p', { class: 'saves' }, 'These choices do not go together for this image.')];
+
+  const { exact } = estimate;
+  const after = Math.min(estimate.outputSize, report.fileSize);
+  const saved = Math.max(0, report.fileSize - after);
+  const maybe = Math.min(estimate.mayBeZeroBytes, after);
+  return [
+    el(
+      'p',
+      { class: 'figures' },
+      el('span', { class: 'from' }, size(report.fileSize)),
+      el('span', { class: 'to-sign', 'aria-hidden': 'true' }, '→'),
+      el('span', { class: 'visually-hidden' }, ' becomes '),
+      el('span', { class: 'to' }, size(after), exact ? null : el('small', {}, ' or less')),
+    ),
+    el('p', { class: 'saves' }, savesLine(report.fileSize, saved, maybe, exact)),
+    bars([
+      {
+        label: 'Now',
+        total: report.fileSize,
+        segments: [
+          { kind: 'stays', bytes: after - maybe, label: 'stays' },
+          { kind: 'maybe', bytes: maybe, label: 'looked through for zeros' },
+          { kind: 'gone', bytes: saved, label: 'goes' },
+        ],
+      },
+      {
+        label: 'New',
+        total: after,
+        segments: [
+          { kind: 'stays', bytes: after - maybe, label: 'stays' },
+          { kind: 'maybe', bytes: maybe, label: 'looked through for zeros' },
+        ],
+      },
+    ]),
+    breakdown(report, estimate),
+  ];
+}
+
+/**
+ * @param {number} before
+ * @param {number} saved
+ * @param {number} maybe
+ * @param {boolean} exact
+ */
+function savesLine(before, saved, maybe, exact) {
+  if (saved > 0) return `Saves ${exact ? '' : 'at least '}${bytes(saved)} (${percent(saved, before)}).`;
+  if (!exact && maybe > 0) {
+    return `No free space can be left out. Up to ${bytes(maybe)} may turn out to be zeros; only looking can tell.`;
+  }
+  return 'It is as small as it can get with these choices.';
+}
+
+/**
+ * @param {InspectReport} report
+ * @param {EstimateReport} estimate
+ */
+function breakdown(report, estimate) {
+  const rows = [row('Your file now', report.fileSize)];
+  for (const { index, bytes: count } of estimate.freeByVolume) {
+    if (count === 0) continue;
+    const volume = report.volumes.find((one) => one.index === index);
+    const name = volume ? [' of ', foreign(volume.label || volume.name || volume.fileSystem)] : [];
+    rows.push(row(['Free space', ...name, ', left out'], count, '−'));
+  }
+  rows.push(row('Must stay', estimate.mustStayBytes));
+  if (estimate.mayBeZeroBytes > 0) {
+    rows.push(row('Looked through; zeros are left out', estimate.mayBeZeroBytes));
+  }
+  rows.push(row('Tables of the new image', estimate.tableBytes));
+  rows.push(row(estimate.exact ? 'New image' : 'New image, at most', estimate.outputSize, '', true));
+  return el(
+    'details',
+    { class: 'breakdown' },
+    el('summary', {}, 'How this is worked out'),
+    el('table', {}, el('tbody', {}, ...rows)),
+  );
+}
+
+/**
+ * @param {string | (Node | string)[]} label
+ * @param {number} count
+ * @param {string} [sign]
+ * @param {boolean} [total]
+ */
+function row(label, count, sign = '', total = false) {
+  return el(
+    'tr',
+    { class: total ? 'total' : undefined },
+    el('th', { scope: 'row' }, ...(typeof label === 'string' ? [label] : label)),
+    el('td', {}, `${sign}${bytes(count)}`),
+    el('td', { class: 'muted exact' }, exactBytes(count)),
+  );
+}

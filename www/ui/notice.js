@@ -1,0 +1,42 @@
+/** A message in three sentences: what happened, what it means for the data, what to do next. */
+
+import { displayText } from '../format.js';
+import { ERRORS } from '../words.js';
+import { fromTemplate } from './dom.js';
+
+/** @import { EngineError } from '../bridge.js' */
+
+/**
+ * @param {EngineError} error
+ * @param {Node[]} actions
+ */
+export function failureNotice(error, actions = []) {
+  return notice('bad', ERRORS[error.code], detailOf(error), actions);
+}
+
+/**
+ * @param {'bad' | 'warn' | 'good' | 'plain'} tone
+ * @param {{ title: string, meaning?: string, next?: string }} words
+ * @param {string} [detail]
+ * @param {Node[]} [actions]
+ */
+export function notice(tone, { title, meaning, next }, detail = '', actions = []) {
+  const { root, slot } = fromTemplate('notice-template');
+  root.classList.add(tone);
+  slot('title').textContent = title;
+  for (const [name, text] of Object.entries({ meaning, next })) {
+    slot(name).textContent = text ?? '';
+    slot(name).hidden = !text;
+  }
+  slot('more').hidden = detail === '';
+  slot('detail').textContent = detail;
+  slot('actions').append(...actions);
+  slot('actions').hidden = actions.length === 0;
+  return root;
+}
+
+/** @param {EngineError} error */
+function detailOf({ code, message, site }) {
+  const where = site ? ` — ${site.structure}, ${site.space} offset ${site.offset}` : '';
+  return displayText(`${message}${message.includes(`[${site?.structure}`) ? '' : where} (${code})`, 1000);
+}

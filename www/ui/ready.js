@@ -1,0 +1,178 @@
+/** An image that was read: what it holds, what can be saved, the choices, and the two ways to save. */
+
+import { EngineError } from '../bridge.js';
+import { outputFormat } from '../choices.js';
+import { bytes, displayText, duration, outputName } from '../format.js';
+import { enqueue } from '../queue.js';
+import { CLOSING_BYTES_PER_SECOND, canPickFolder, createIn, downloadTarget, pickFolder } from '../save.js';
+import { el, foreign, fromTemplate } from './dom.js';
+import { headline } from './headline.js';
+import { inside } from './inside.js';
+import { mountMap } from './map.js';
+import { failureNotice, notice } from './notice.js';
+import { options, questions } from './options.js';
+
+/** @import { DiskImage } from '../image.js' */
+/** @import { InspectReport } from '../types.js' */
+
+const WIDE = '(min-width: 62rem)';
+
+/**
+ * @param {DiskImage} image
+ * @param {AbortSignal} signal ends the upkeep
+ */
+export function readyView(image, signal) {
+  const { root, slot } = fromTemplate('ready-template');
+  mountMap(slot('map'), image, signal);
+  slot('inside').append(...inside(image));
+
+  const asked = questions(image);
+  const chosen = options(image);
+  slot('questions').append(...asked.elements);
+  slot('option-list').append(...chosen.elements);
+  /** @type {HTMLDetailsElement} */ (slot('options')).open = window.matchMedia(WIDE).matches;
+  const save = savePanel(image);
+  slot('save').append(save.element);
+  slot('form').addEventListener('submit', (event) => event.preventDefault());
+
+  const update = () => {
+    keepOpen(slot('headline'), headline(image));
+    asked.update();
+    chosen.update();
+    save.update();
+    slot('why').replaceChildren(...why(image));
+  };
+  image.addEventListener('estimate', update, { signal });
+  update();
+  return root;
+}
+
+/**
+ * The notices above an image that can be worked on.
+ * @param {DiskImage} image
+ */
+export function readyNotices(image) {
+  const { report } = image;
+  const notices = [];
+  if (image.wasCancelled) {
+    notices.push(
+      notice('plain', {
+        title: 'Cancelled',
+        meaning: 'Nothing was left behind, and your file is as it was.',
+      }),
+    );
+  }
+  if (image.hasChildren) {
+    notices.push(
+      notice('warn', {
+        title: 'Other images are built upon this one',
+        meaning:
+          'They refuse a parent whose free space was left out. “Zeros only” keeps them valid, and is chosen for that reason.',
+      }),
+    );
+  }
+  for (const { message } of report?.warnings ?? []) {
+    notices.push(notice('warn', { title: displayText(message, 600) }));
+  }
+  return notices;
+}
+
+/** @param {DiskImage} image */
+function savePanel(image) {
+  const report = /** @type {InspectReport} */ (image.report);
+  const suggestion = () => outputName(image.name, report.format, outputFormat(report, image.choices));
+  const id = `name-${image.id}`;
+  const name = el('input', { type: 'text', id, required: true, autocomplete: 'off', spellcheck: 'false' });
+  let suggested = suggestion();
+  name.value = suggested;
+  name.addEventListener('input', () => {
+    name.setCustomValidity(
+      /[\\/:*?"<>|]/.test(name.value) ? 'A file name cannot hold any of \\ / : * ? " < > |' : '',
+    );
+  });
+
+  const download = el('button', { type: 'button', class: 'primary' }, 'Download');
+  const folder = el('button', { type: 'button' }, 'Save to a folder…');
+  folder.hidden = !canPickFolder;
+  const hint = el('p', { class: 'hint', id: `${id}-hint` });
+  const problem = el('div', { class: 'save-problem' });
+  for (const one of [download, folder]) one.setAttribute('aria-describedby', hint.id);
+
+  const mayStart = () => image.hindrance === null && name.reportValidity();
+  download.addEventListener('click', () => {
+    if (mayStart()) void enqueue(image, downloadTarget(name.value));
+  });
+  folder.addEventListener('click', async () => {
+    if (!mayStart()) return;
+    problem.replaceChildren();
+    try {
+      const place = await pickFolder(image.handle);
+      if (place) void enqueue(image, await createIn(place, name.value, [image, ...image.parents]));
+    } catch (error) {
+      if (!(error instanceof EngineError)) throw error;
+      problem.replaceChildren(failureNotice(error));
+    }
+  });
+
+  return {
+    element: el(
+      'div',
+      {},
+      el('label', { for: id }, 'Name of the new image'),
+      name,
+      el('div', { class: 'buttons' }, download, folder),
+      hint,
+      problem,
+    ),
+    update() {
+      if (name.value === suggested) name.value = suggestion();
+      suggested = suggestion();
+      download.disabled = folder.disabled = image.hindrance !== null || willNotHelp(image);
+      hint.replaceChildren(...saveHint(image));
+    },
+  };
+}
+
+/** @param {DiskImage} image */
+function willNotHelp({ estimate, report, choices }) {
+  return Boolean(estimate && report && choices.toDynamic === false && report.diskType === 'fixed');
+}
+
+/** @param {DiskImage} image */
+function saveHint(image) {
+  if (image.hindrance === 'dynamic-question') return ['Answer the question above first.'];
+  if (!image.estimate) return ['Change the options: these do not go together.'];
+  if (willNotHelp(image)) return ['A fixed-size image stays as large as it is.'];
+  const { outputSize } = image.estimate;
+  const lines = [`Needs ${bytes(outputSize)} of room. Download is the faster way.`];
+  const closing = outputSize / CLOSING_BYTES_PER_SECOND;
+  if (canPickFolder && closing > 5) {
+    lines.push(
+      ` In a folder the browser checks the whole file once more before it appears: about ${duration(closing)}.`,
+    );
+  }
+  return lines;
+}
+
+/** @param {DiskImage} image */
+function why({ estimate }) {
+  if (!estimate) return [];
+  const { reasons } = estimate;
+  if (reasons.length === 0) return [];
+  return [
+    el('h3', {}, 'Why it will not shrink more'),
+    el('ul', { class: 'reasons' }, ...reasons.map(({ message }) => el('li', {}, foreign(message, 1000)))),
+  ];
+}
+
+/**
+ * Replaces the children of a slot and keeps its details as they were opened.
+ * @param {HTMLElement} slot
+ * @param {Node[]} children
+ */
+function keepOpen(slot, children) {
+  const wasOpen = slot.querySelector('details')?.open ?? false;
+  slot.replaceChildren(...children);
+  const details = slot.querySelector('details');
+  if (details) details.open = wasOpen;
+}

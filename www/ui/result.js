@@ -1,0 +1,193 @@
+/** An image that is done: before and after, the proof, what went and why, and what to do now. */
+
+import { bytes, duration, exactBytes, integer, outputName, percent, rate } from '../format.js';
+import { startDownload } from '../save.js';
+import { DROPPED } from '../words.js';
+import { bars } from './bars.js';
+import { button, el, foreign, fromTemplate, icon, saveTextButton, size } from './dom.js';
+import { mountMap } from './map.js';
+import { notice } from './notice.js';
+
+/** @import { DiskImage, Outcome } from '../image.js' */
+/** @import { CompactReport, InspectReport } from '../types.js' */
+
+/**
+ * @param {DiskImage} image
+ * @param {AbortSignal} signal ends the upkeep
+ */
+export function resultView(image, signal) {
+  const outcome = /** @type {Outcome} */ (image.outcome);
+  const { report } = outcome;
+  const saved = report.inputSize - report.outputSize;
+  const map = el('section', { class: 'map', 'aria-label': 'Block map' });
+  const nextSteps = fromTemplate('next-steps-template');
+  if (image.choices.mode !== 'zero') {
+    nextSteps.slot('children').textContent =
+      'Checkpoints and other differencing images that build upon the old one will refuse the new one.';
+  }
+  const view = el(
+    'div',
+    { class: 'result' },
+    el(
+      'div',
+      { class: 'headline' },
+      el(
+        'h3',
+        { class: 'figures', tabindex: '-1' },
+        el('span', { class: 'from' }, size(report.inputSize)),
+        el('span', { class: 'to-sign', 'aria-hidden': 'true' }, '→'),
+        el('span', { class: 'visually-hidden' }, ' became '),
+        el('span', { class: 'to' }, size(report.outputSize)),
+      ),
+      el(
+        'p',
+        { class: 'saves' },
+        `${bytes(saved)} smaller (${percent(saved, report.inputSize)}), in ${duration(report.elapsedMs / 1000)}.`,
+      ),
+      bars([
+        {
+          label: 'Before',
+          total: report.inputSize,
+          segments: [
+            { kind: 'stays', bytes: report.outputSize, label: 'kept' },
+            { kind: 'gone', bytes: Math.max(0, saved), label: 'left out' },
+          ],
+        },
+        {
+          label: 'After',
+          total: report.outputSize,
+          segments: [{ kind: 'stays', bytes: report.outputSize, label: 'kept' }],
+        },
+      ]),
+    ),
+    proof(report),
+    whereItIs(outcome),
+    whatWent(report, image.report),
+    map,
+    el('div', { class: 'buttons' }, ...afterwards(image, outcome)),
+    nextSteps.root,
+  );
+  mountMap(map, image, signal);
+  return view;
+}
+
+/** @param {DiskImage} image */
+export function nothingView(image) {
+  const report = /** @type {Outcome} */ (image.outcome).report;
+  return notice(
+    'plain',
+    {
+      title: 'Nothing to gain',
+      meaning: `${bytes(report.bytesRead)} were looked through, and the image is already as small as these choices can make it. Nothing was written; your file is as it was.`,
+      next: 'A smaller block size or emptied page files may still help: see the options.',
+    },
+    '',
+    [button('Back to the options', () => image.again())],
+  );
+}
+
+/** @param {CompactReport} report */
+function proof({ verified, verification }) {
+  if (!verified || !verification) {
+    return notice('warn', {
+      title: 'Not compared',
+      meaning: 'The new image is complete, but it was not read back and compared with yours.',
+      next: 'Keep your image until you have compared the two (“Compare two images”, above).',
+    });
+  }
+  const skipped =
+    verification.skippedFreeBytes > 0
+      ? ` ${bytes(verification.skippedFreeBytes)} that the file system proves free were not compared.`
+      : '';
+  return el(
+    'div',
+    { class: 'proof' },
+    icon('check'),
+    el(
+      'p',
+      {},
+      el('strong', {}, 'Compared, and the same. '),
+      `All ${bytes(verification.comparedBytes)} in use read the same in the new image.${skipped}`,
+    ),
+  );
+}
+
+/** @param {Outcome} outcome */
+function whereItIs({ name, place, blob }) {
+  if (place !== null) {
+    return el(
+      'p',
+      {},
+      'Saved as ',
+      el('strong', {}, foreign(name)),
+      ' in the folder ',
+      el('strong', {}, foreign(place)),
+      '.',
+    );
+  }
+  return el(
+    'p',
+    {},
+    'The browser is saving ',
+    el('strong', {}, foreign(name)),
+    '; its downloads list says when it is done. Keep this page open until then. ',
+    blob ? button('Download again', () => void startDownload(blob, name), 'link-like') : null,
+  );
+}
+
+/**
+ * @param {CompactReport} report
+ * @param {InspectReport | null} inspected
+ */
+function whatWent(report, inspected) {
+  const zeros = report.blocks.omitted.zero * (inspected?.blockSize ?? 0);
+  const rows = [...report.dropped, { volume: null, bytes: zeros, why: 'zero' }]
+    .filter((one) => one.bytes > 0)
+    .map(({ volume, bytes: count, why }) => {
+      const found = inspected?.volumes.find((one) => one.index === volume);
+      const where = found ? [' of ', foreign(found.label || found.name || found.fileSystem)] : [];
+      return el(
+        'tr',
+        {},
+        el('th', { scope: 'row' }, DROPPED[why] ?? why, ...where),
+        el('td', {}, size(count)),
+        el('td', { class: 'muted exact' }, exactBytes(count)),
+      );
+    });
+  const { omitted, kept } = report.blocks;
+  return el(
+    'details',
+    { class: 'breakdown', open: true },
+    el('summary', {}, 'What was left out, and why'),
+    rows.length > 0 ? el('table', {}, el('tbody', {}, ...rows)) : null,
+    el(
+      'p',
+      { class: 'muted' },
+      `Blocks: ${integer(kept)} kept; left out ${integer(omitted.free)} free, ${integer(omitted.zero)} zero` +
+        `${omitted.equalToParent > 0 ? `, ${integer(omitted.equalToParent)} as in the parent` : ''}; ${integer(omitted.absent)} were never stored. ` +
+        `Read ${bytes(report.bytesRead)}, wrote ${bytes(report.bytesWritten)}` +
+        `${report.elapsedMs > 0 ? `, ${rate((report.bytesRead / report.elapsedMs) * 1000)}` : ''}.`,
+    ),
+  );
+}
+
+/**
+ * @param {DiskImage} image
+ * @param {Outcome} outcome
+ */
+function afterwards(image, { report }) {
+  const stem = image.report ? outputName(image.name, image.report.format, image.report.format) : image.name;
+  const log = () =>
+    image.log.map(({ time, level, message }) => `${time} ${level.padEnd(7)} ${message}\n`).join('');
+  return [
+    button('Compact another', () => document.getElementById('pick')?.click()),
+    button('Back to the options', () => image.again(), 'quiet'),
+    saveTextButton(
+      'Save the report',
+      `${stem}.report.json`,
+      () => `${JSON.stringify(report, null, 2)}\n`,
+      'application/json',
+    ),
+    saveTextButton('Save the log', `${stem}.log.txt`, log, 'text/plain'),
+  ];
+}

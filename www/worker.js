@@ -1,0 +1,153 @@
+/**
+ * The worker: holds one opened image and at most one running job, and does everything heavy. The
+ * job hands control back to the event loop between its steps, so that a cancel gets in.
+ */
+
+import { CompactorError, DownloadSink, FileSource, PickerSink, open, verify } from '../lib/index.web.js';
+
+/** @import { Calls, Choices, Failure, Request, Told } from './types.js' */
+/** @import { OpenImage } from '../lib/index.web.js' */
+/** @import { Job } from '../lib/types.js' */
+
+const PROGRESS_EVERY_MS = 100;
+const MAP_EVERY_MS = 250;
+
+/** @type {OpenImage | null} */
+let image = null;
+/** @type {Job<any> | null} */
+let job = null;
+let mapCells = 0;
+
+/** @type {{ [K in keyof Calls]: (...args: Parameters<Calls[K]>) => ReturnType<Calls[K]> | Promise<ReturnType<Calls[K]>> }} */
+const calls = {
+  async open(file, parents, choices) {
+    image?.close();
+    image = null;
+    image = await open(file, { ...choices, parents: asSources(parents) });
+    return image.report;
+  },
+
+  estimates(variants) {
+    const opened = theImage();
+    return Object.fromEntries(
+      Object.entries(variants).map(([name, choices]) => [name, estimateOrNull(opened, choices)]),
+    );
+  },
+
+  blockMap: (cells, choices) => theImage().blockMap(cells, choices),
+
+  async compact(destination, choices) {
+    const sink =
+      destination.kind === 'folder' ? new PickerSink(destination.handle) : new DownloadSink(destination.name);
+    const report = await follow(theImage().compact(sink, choices));
+    return { report, blob: sink instanceof DownloadSink ? sink.blob : null };
+  },
+
+  async verify(original, compacted, parents) {
+    return follow(await verify(original, compacted, { parents: asSources(parents) }));
+  },
+
+  watch(cells) {
+    mapCells = cells;
+  },
+
+  cancel() {
+    job?.cancel();
+  },
+};
+
+/** What may come in while a call is under way; every other call waits for the one before it. */
+const AT_ONCE = new Set(['watch', 'cancel']);
+/** @type {Promise<void>} */
+let previous = Promise.resolve();
+
+self.addEventListener('message', ({ data }) => {
+  const request = /** @type {Request} */ (data);
+  if (AT_ONCE.has(request.call)) void answer(request);
+  else previous = previous.then(() => answer(request));
+});
+
+/** @param {Request} request */
+async function answer({ id, call, args }) {
+  try {
+    const value = await /** @type {(...args: any[]) => unknown} */ (calls[call])(...args);
+    self.postMessage({ id, value });
+  } catch (error) {
+    self.postMessage({ id, failure: asFailure(error) });
+  }
+}
+
+/** @param {File[]} files */
+const asSources = (files) => files.map((file) => new FileSource(file));
+
+function theImage() {
+  if (!image) throw new Error('no image is open');
+  return image;
+}
+
+/**
+ * @param {OpenImage} opened
+ * @param {Choices} choices
+ */
+function estimateOrNull(opened, choices) {
+  try {
+    return opened.estimate(choices);
+  } catch (error) {
+    if (error instanceof CompactorError && error.code !== 'internal') return null;
+    throw error;
+  }
+}
+
+/**
+ * Tells the main thread how a job goes until it ends.
+ * @template T
+ * @param {Job<T>} started
+ * @returns {Promise<T>}
+ */
+async function follow(started) {
+  job = started;
+  let progressAt = 0;
+  let mapAt = 0;
+  let logged = 0;
+
+  const tell = (/** @type {boolean} */ always) => {
+    const now = performance.now();
+    if (always || now - progressAt >= PROGRESS_EVERY_MS) {
+      progressAt = now;
+      send({ event: 'progress', progress: started.progress, percent: started.percentComplete });
+    }
+    if (mapCells > 0 && (always || now - mapAt >= MAP_EVERY_MS)) {
+      mapAt = now;
+      const map = started.blockMap(mapCells);
+      if (map) send({ event: 'map', map });
+    }
+    if (started.log.length > logged) {
+      send({ event: 'log', entries: started.log.slice(logged) });
+      logged = started.log.length;
+    }
+  };
+
+  started.addEventListener('progress', () => tell(false));
+  started.addEventListener('state', () => tell(true));
+  try {
+    const result = await started.result;
+    tell(true);
+    return result;
+  } finally {
+    job = null;
+  }
+}
+
+/** @param {Told} told */
+function send(told) {
+  self.postMessage(told);
+}
+
+/**
+ * @param {unknown} error
+ * @returns {Failure}
+ */
+function asFailure(error) {
+  if (error instanceof CompactorError) return { code: error.code, message: error.message, site: error.site };
+  return { code: 'internal', message: error instanceof Error ? error.message : String(error), site: null };
+}
