@@ -91,7 +91,7 @@ function aptGet() {
   };
 }
 
-/** A virtual environment of the pinned requirements; its `python3` goes in front of PATH. */
+/** A virtual environment of the pinned requirements; tests find its interpreter in $PYTHON. */
 export async function ensurePython() {
   const requirements = inRoot('tests', 'requirements.txt');
   const version = createHash('sha256').update(readFileSync(requirements)).digest('hex').slice(0, 12);
@@ -107,5 +107,5 @@ export async function ensurePython() {
       else say(`  not possible; tests that need them will be skipped.\n${tail(filled.output)}`);
     });
   }
-  if (existsSync(join(home, 'complete'))) process.env.VHD_COMPACTOR_PYTHON = python;
+  if (existsSync(join(home, 'complete'))) process.env.PYTHON = python;
 }
