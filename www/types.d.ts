@@ -18,8 +18,7 @@ export type { BlockMap, CompactReport, EstimateReport, InspectReport, JobProgres
 export type Choices = Omit<Options, 'parents'>;
 
 /** Where the new image goes. */
-export type Destination =
-  { kind: 'folder'; handle: FileSystemFileHandle } | { kind: 'download'; name: string };
+export type Destination = { kind: 'folder'; handle: FileSystemFileHandle } | { kind: 'download'; name: string };
 
 /** What the main thread may ask of a worker: the name, what it takes, what it answers. */
 export interface Calls {
