@@ -24,8 +24,7 @@ export const defaultChoices = () => ({ mode: 'full' });
  * @param {InspectReport} report
  * @param {Choices} choices
  */
-export const mustAskDynamic = (report, choices) =>
-  report.diskType === 'fixed' && choices.toDynamic === undefined;
+export const mustAskDynamic = (report, choices) => report.diskType === 'fixed' && choices.toDynamic === undefined;
 
 /**
  * What is estimated until that question has an answer: the answer that saves something.

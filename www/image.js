@@ -154,11 +154,7 @@ export class DiskImage extends EventTarget {
     if (!this.report || this.#mapCells === 0 || this.state !== 'ready' || this.refused) return;
     const turn = ++this.#mapTurn;
     try {
-      const map = await this.#theEngine().call(
-        'blockMap',
-        this.#mapCells,
-        assumed(this.report, this.choices),
-      );
+      const map = await this.#theEngine().call('blockMap', this.#mapCells, assumed(this.report, this.choices));
       if (turn === this.#mapTurn) this.#setMap(map);
     } catch (error) {
       if (!(error instanceof EngineError && error.code === 'cancelled')) this.#fail(error);
@@ -293,9 +289,7 @@ export class DiskImage extends EventTarget {
       this.#tell('progress');
     });
     engine.addEventListener('map', (event) => this.#setMap(/** @type {CustomEvent} */ (event).detail.map));
-    engine.addEventListener('log', (event) =>
-      this.log.push(.../** @type {CustomEvent} */ (event).detail.entries),
-    );
+    engine.addEventListener('log', (event) => this.log.push(.../** @type {CustomEvent} */ (event).detail.entries));
     this.#engine = engine;
     return engine;
   }
@@ -325,9 +319,7 @@ export class DiskImage extends EventTarget {
   /** @param {unknown} error */
   #fail(error) {
     this.error =
-      error instanceof EngineError
-        ? error
-        : new EngineError({ code: 'internal', message: String(error), site: null });
+      error instanceof EngineError ? error : new EngineError({ code: 'internal', message: String(error), site: null });
     this.#enter('failed');
   }
 

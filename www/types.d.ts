@@ -18,8 +18,7 @@ export type { BlockMap, CompactReport, EstimateReport, InspectReport, JobProgres
 export type Choices = Omit<Options, 'parents'>;
 
 /** Where the new image goes. */
-export type Destination =
-  { kind: 'folder'; handle: FileSystemFileHandle } | { kind: 'download'; name: string };
+export type Destination = { kind: 'folder'; handle: FileSystemFileHandle } | { kind: 'download'; name: string };
 
 /** What a set of choices would reach, or why the engine refuses it. */
 export type Estimated = { estimate: EstimateReport } | { refused: string };

@@ -100,9 +100,7 @@ function savePanel(image) {
   let suggested = suggestion();
   name.value = suggested;
   name.addEventListener('input', () => {
-    name.setCustomValidity(
-      /[\\/:*?"<>|]/.test(name.value) ? 'A file name cannot hold any of \\ / : * ? " < > |' : '',
-    );
+    name.setCustomValidity(/[\\/:*?"<>|]/.test(name.value) ? 'A file name cannot hold any of \\ / : * ? " < > |' : '');
   });
 
   const download = el('button', { type: 'button', class: 'primary' }, 'Download');

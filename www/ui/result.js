@@ -190,8 +190,7 @@ function whatWent(report, inspected) {
  */
 function afterwards(image, { report }) {
   const stem = image.report ? outputName(image.name, image.report.format, image.report.format) : image.name;
-  const log = () =>
-    image.log.map(({ time, level, message }) => `${time} ${level.padEnd(7)} ${message}\n`).join('');
+  const log = () => image.log.map(({ time, level, message }) => `${time} ${level.padEnd(7)} ${message}\n`).join('');
   return [
     button('Compact another', () => document.getElementById('pick')?.click()),
     button('Back to the options', () => image.again(), 'quiet'),
