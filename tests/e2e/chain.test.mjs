@@ -50,14 +50,18 @@ test('without its parent a child can still be looked at', { skip: needs }, async
   await waitFor(page, 'alone.vhd', 'Ready');
 });
 
-test('a chain merges into one image that reads the same', { skip: missing({ Chromium: chromium, 'qemu-img': qemuImg }) }, async (t) => {
-  const page = await suite.open(t);
-  await choose(page, await whole());
-  await waitFor(page, 'grandchild.vhd', 'Ready');
-  await cardOf(page, 'grandchild.vhd').getByRole('checkbox', { name: 'Merge with its parents' }).check();
-  const to = suite.path('merged.vhd');
-  await download(page, 'grandchild.vhd', to);
-  const disk = diskBytes(to, 'vpc');
-  const firstBytes = Array.from({ length: 16 }, (_, block) => disk[block * (2 << 20)]);
-  assert.deepEqual(firstBytes, [1, 0, 0, 9, 5, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-});
+test(
+  'a chain merges into one image that reads the same',
+  { skip: missing({ Chromium: chromium, 'qemu-img': qemuImg }) },
+  async (t) => {
+    const page = await suite.open(t);
+    await choose(page, await whole());
+    await waitFor(page, 'grandchild.vhd', 'Ready');
+    await cardOf(page, 'grandchild.vhd').getByRole('checkbox', { name: 'Merge with its parents' }).check();
+    const to = suite.path('merged.vhd');
+    await download(page, 'grandchild.vhd', to);
+    const disk = diskBytes(to, 'vpc');
+    const firstBytes = Array.from({ length: 16 }, (_, block) => disk[block * (2 << 20)]);
+    assert.deepEqual(firstBytes, [1, 0, 0, 9, 5, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+  },
+);

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { readFileSync, statSync } from 'node:fs';
 import { test } from 'node:test';
 import * as images from './support/images.mjs';
-import { cardOf, choose, download, pageSuite, waitFor } from './support/page.mjs';
+import { cardOf, choose, download, drop, pageSuite, waitFor } from './support/page.mjs';
 import { chromium, diskBytes, missing, qemuImg, sameDisk } from './support/programs.mjs';
 
 const suite = pageSuite();
@@ -17,7 +17,7 @@ test('the sample: estimate, download, proof; only deleted data is gone', { skip:
   assert.match(await card.innerText(), /VHDX, dynamic · a 48 MB disk in a 3\d MB file/);
   assert.match(await card.innerText(), /FAT16\s+PICTURES/);
   assert.match(await card.innerText(), /ext4\s+home/);
-  assert.match(await card.locator('canvas[role=img]').getAttribute('aria-label') ?? '', /in use \d+ %, .*free \d+ %/);
+  assert.match((await card.locator('canvas[role=img]').getAttribute('aria-label')) ?? '', /in use \d+ %, .*free \d+ %/);
 
   const to = suite.path('sample-out.vhdx');
   assert.equal(await download(page, 'sample.vhdx', to), 'sample-compacted.vhdx');
@@ -38,36 +38,40 @@ test('the sample: estimate, download, proof; only deleted data is gone', { skip:
   });
 });
 
-test('zeros only: every byte of the disk reads as before', { skip: missing({ Chromium: chromium, 'qemu-img': qemuImg }) }, async (t) => {
-  const source = await suite.file('zeros.vhdx', images.sample());
-  const page = await suite.open(t);
-  await choose(page, [source]);
-  await waitFor(page, 'zeros.vhdx', 'Ready');
-  await page.getByRole('radio', { name: 'Zeros only' }).check();
-  await page.locator('.figures', { hasText: 'or less' }).waitFor();
-  const to = suite.path('zeros-out.vhdx');
-  await download(page, 'zeros.vhdx', to);
-  sameDisk(source, to, 'vhdx');
-});
+test(
+  'zeros only: every byte of the disk reads as before',
+  { skip: missing({ Chromium: chromium, 'qemu-img': qemuImg }) },
+  async (t) => {
+    const source = await suite.file('zeros.vhdx', images.sample());
+    const page = await suite.open(t);
+    await choose(page, [source]);
+    await waitFor(page, 'zeros.vhdx', 'Ready');
+    await page.getByRole('radio', { name: 'Zeros only' }).check();
+    await page.locator('.figures', { hasText: 'or less' }).waitFor();
+    const to = suite.path('zeros-out.vhdx');
+    await download(page, 'zeros.vhdx', to);
+    sameDisk(source, to, 'vhdx');
+  },
+);
 
-test('a real drop keeps the handle of the file', { skip: needs }, async (t) => {
+test('a real drop keeps the handle of the file; a dropped folder is explained', { skip: needs }, async (t) => {
   const source = await suite.file('dropped.vhd', images.base());
   const page = await suite.open(t, {
     script: () => {
-      const original = DataTransferItem.prototype.getAsFileSystemHandle;
-      DataTransferItem.prototype.getAsFileSystemHandle = function asked() {
-        document.documentElement.dataset.asked = 'yes';
-        return original.call(this);
+      const prototype = /** @type {any} */ (DataTransferItem.prototype);
+      const original = prototype.getAsFileSystemHandle;
+      prototype.getAsFileSystemHandle = async function asked() {
+        const handle = await original.call(this);
+        document.documentElement.dataset.handle = handle.name;
+        return handle;
       };
     },
   });
-  const session = await page.context().newCDPSession(page);
-  const data = { items: [], files: [source], dragOperationsMask: 1 };
-  for (const type of /** @type {const} */ (['dragEnter', 'dragOver', 'drop'])) {
-    await session.send('Input.dispatchDragEvent', { type, x: 400, y: 400, data });
-  }
+  await drop(page, [suite.path('.')]);
+  await page.getByText('Only files can be dropped here.').waitFor();
+  await drop(page, [source]);
   await waitFor(page, 'dropped.vhd', 'Ready');
-  assert.equal(await page.evaluate(() => document.documentElement.dataset.asked), 'yes');
+  assert.equal(await page.evaluate(() => document.documentElement.dataset.handle), 'dropped.vhd');
   const to = suite.path('dropped-out.vhd');
   assert.equal(await download(page, 'dropped.vhd', to), 'dropped-compacted.vhd');
   assert.ok(statSync(to).size < statSync(source).size / 2);
@@ -101,7 +105,10 @@ test('an option shows at once what it changes', { skip: needs }, async (t) => {
   await card.getByRole('radio', { name: 'Zeros only' }).check();
   await page.waitForFunction((old) => document.querySelector('.figures .to')?.textContent !== old, before);
   await card.getByRole('radio', { name: 'VHD', exact: true }).check();
-  await page.waitForFunction(() => document.querySelector('input[type=text]')?.value === 'options-compacted.vhd');
+  await page.waitForFunction(() => {
+    const name = /** @type {HTMLInputElement | null} */ (document.querySelector('input[type=text]'));
+    return name?.value === 'options-compacted.vhd';
+  });
 });
 
 test('where nothing is to be gained, nothing is written', { skip: needs }, async (t) => {

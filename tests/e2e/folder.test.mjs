@@ -137,7 +137,7 @@ test('when the place is full, it says so and clears up', { skip: needs }, async 
   await choose(page, [await suite.file('full.vhd', images.base())]);
   await waitFor(page, 'full.vhd', 'Ready');
   const session = await page.context().newCDPSession(page);
-  await session.send('Storage.overrideQuotaForOrigin', { origin: new URL(page.url()).origin, quotaSize: 100_000 });
+  await session.send('Storage.overrideQuotaForOrigin', { origin: new URL(page.url()).origin, quotaSize: 3_000_000 });
   await save(page, 'full.vhd');
   await waitFor(page, 'full.vhd', 'Stopped');
   await page.getByRole('heading', { name: 'There is not enough room for the new image' }).waitFor();

@@ -99,6 +99,15 @@ export function watch(page, address) {
 /** Gives files to the page as the file dialog does. @param {Page} page @param {string[]} paths */
 export const choose = (page, paths) => page.setInputFiles('#files', paths);
 
+/** Drops files upon the page as a file manager does, handles and all. @param {Page} page @param {string[]} files */
+export async function drop(page, files) {
+  const session = await page.context().newCDPSession(page);
+  const data = { items: [], files, dragOperationsMask: 1 };
+  for (const type of /** @type {const} */ (['dragEnter', 'dragOver', 'drop'])) {
+    await session.send('Input.dispatchDragEvent', { type, x: 400, y: 400, data });
+  }
+}
+
 /** The card of an image. @param {Page} page @param {string} name */
 export const cardOf = (page, name) => page.locator('.card', { has: page.getByRole('heading', { name, exact: true }) });
 
