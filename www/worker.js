@@ -4,6 +4,7 @@
  */
 
 import { CompactorError, DownloadSink, FileSource, PickerSink, open, verify } from '../lib/index.web.js';
+import { findingsFor } from './findings.js';
 
 /** @import { Calls, Choices, Estimated, Failure, Request, Told } from './types.js' */
 /** @import { OpenImage } from '../lib/index.web.js' */
@@ -37,7 +38,12 @@ const calls = {
   async compact(destination, choices) {
     const sink =
       destination.kind === 'folder' ? new PickerSink(destination.handle) : new DownloadSink(destination.name);
-    const report = await follow(theImage().compact(sink, choices)).catch(differenceAs('reads-differently'));
+    const opened = theImage();
+    const findings = findingsFor(opened.sources, choices);
+    const report = await follow(opened.compact(sink, { ...choices, findings })).catch(
+      differenceAs('reads-differently'),
+    );
+    await findings.forget();
     return { report, blob: sink instanceof DownloadSink ? sink.blob : null };
   },
 
