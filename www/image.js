@@ -9,7 +9,7 @@
 import { Engine, EngineError } from './bridge.js';
 import { assumed, defaultChoices, mustAskDynamic, variants } from './choices.js';
 
-/** @import { BlockMap, Choices, CompactReport, Destination, EstimateReport, InspectReport, JobProgress, LogEntry, Picked } from './types.js' */
+/** @import { BlockMap, Choices, CompactReport, Destination, Estimated, InspectReport, JobProgress, LogEntry, Picked } from './types.js' */
 /** @import { Missing } from './chain.js' */
 
 /** @typedef {'reading'|'needs-parent'|'ready'|'waiting'|'running'|'done'|'nothing'|'failed'} State */
@@ -17,11 +17,12 @@ import { assumed, defaultChoices, mustAskDynamic, variants } from './choices.js'
 
 /** How long a worker may take to stop before it is ended. */
 const CANCEL_GRACE_MS = 350;
+const SLOW_CLEARING_MS = 400;
 
 let nextId = 1;
 
 /**
- * Events: `state` (the state or what belongs to it changed), `estimate`, `map`, `progress`.
+ * Events: `state` (the state or what belongs to it changed), `estimate`, `map`, `progress`, `clearing`.
  */
 export class DiskImage extends EventTarget {
   /** @type {State} */
@@ -40,7 +41,7 @@ export class DiskImage extends EventTarget {
   hasChildren = false;
   /** @type {Choices} */
   choices = defaultChoices();
-  /** @type {Record<string, EstimateReport | null>} what each answer to each choice would give */
+  /** @type {Record<string, Estimated>} what each answer to each choice would give */
   estimates = {};
   /** @type {BlockMap | null} */
   map = null;
@@ -51,6 +52,8 @@ export class DiskImage extends EventTarget {
   /** @type {Outcome | null} */
   outcome = null;
   wasCancelled = false;
+  /** Whether the browser still holds the new file that was given up. */
+  isClearing = false;
 
   /** @type {Engine | null} */
   #engine = null;
@@ -76,7 +79,22 @@ export class DiskImage extends EventTarget {
 
   /** The estimate of the present choices. */
   get estimate() {
-    return this.estimates.now ?? null;
+    return this.estimateOf('now');
+  }
+
+  /**
+   * What one answer to one choice would give; null where it cannot be had.
+   * @param {string} variant
+   */
+  estimateOf(variant) {
+    const estimated = this.estimates[variant];
+    return estimated && 'estimate' in estimated ? estimated.estimate : null;
+  }
+
+  /** Why the present choices cannot be had, where that is so. */
+  get refused() {
+    const { now } = this.estimates;
+    return now && 'refused' in now ? now.refused : null;
   }
 
   /** Why the image cannot be saved now, in a word for the page; null when it can. */
@@ -195,6 +213,17 @@ export class DiskImage extends EventTarget {
     }, CANCEL_GRACE_MS);
   }
 
+  /**
+   * Says that something is still being cleared up, where that takes a while.
+   * @param {Promise<void>} cleared
+   */
+  async clearUp(cleared) {
+    const slow = setTimeout(() => this.#setClearing(true), SLOW_CLEARING_MS);
+    await cleared;
+    clearTimeout(slow);
+    if (this.isClearing) this.#setClearing(false);
+  }
+
   /** Back to the choices, with the image as it was read. */
   again() {
     this.outcome = null;
@@ -225,14 +254,17 @@ export class DiskImage extends EventTarget {
     }
   }
 
+  /** First the present choices, which is what a person looks at; then the alternatives. */
   async #refreshEstimates() {
     if (!this.report) return;
     const turn = ++this.#estimateTurn;
-    const wanted = variants(this.report, this.choices, this.parents.length > 0);
-    const estimates = await this.#theEngine().call('estimates', wanted);
-    if (turn !== this.#estimateTurn) return;
-    this.estimates = estimates;
-    this.#tell('estimate');
+    const { now, ...others } = variants(this.report, this.choices, this.parents.length > 0);
+    for (const wanted of [{ now }, others]) {
+      const estimates = await this.#theEngine().call('estimates', wanted);
+      if (turn !== this.#estimateTurn) return;
+      this.estimates = { ...this.estimates, ...estimates };
+      this.#tell('estimate');
+    }
   }
 
   /** The engine with the image open in it, also after an ended run. */
@@ -269,6 +301,12 @@ export class DiskImage extends EventTarget {
   #setMap(map) {
     this.map = map;
     this.#tell('map');
+  }
+
+  /** @param {boolean} isClearing */
+  #setClearing(isClearing) {
+    this.isClearing = isClearing;
+    this.#tell('clearing');
   }
 
   /** @param {State} state */

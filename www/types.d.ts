@@ -20,11 +20,13 @@ export type Choices = Omit<Options, 'parents'>;
 /** Where the new image goes. */
 export type Destination = { kind: 'folder'; handle: FileSystemFileHandle } | { kind: 'download'; name: string };
 
+/** What a set of choices would reach, or why the engine refuses it. */
+export type Estimated = { estimate: EstimateReport } | { refused: string };
+
 /** What the main thread may ask of a worker: the name, what it takes, what it answers. */
 export interface Calls {
   open(file: File, parents: File[], choices: Choices): InspectReport;
-  /** One estimate for each named set of choices; null where the engine refuses the combination. */
-  estimates(variants: Record<string, Choices>): Record<string, EstimateReport | null>;
+  estimates(variants: Record<string, Choices>): Record<string, Estimated>;
   blockMap(cells: number, choices: Choices): BlockMap;
   compact(destination: Destination, choices: Choices): { report: CompactReport; blob: Blob | null };
   verify(original: File, compacted: File, parents: File[]): VerifyReport;

@@ -5,7 +5,7 @@
 
 import { CompactorError, DownloadSink, FileSource, PickerSink, open, verify } from '../lib/index.web.js';
 
-/** @import { Calls, Choices, Failure, Request, Told } from './types.js' */
+/** @import { Calls, Choices, Estimated, Failure, Request, Told } from './types.js' */
 /** @import { OpenImage } from '../lib/index.web.js' */
 /** @import { Job } from '../lib/types.js' */
 
@@ -30,7 +30,7 @@ const calls = {
   estimates(variants) {
     const opened = theImage();
     return Object.fromEntries(
-      Object.entries(variants).map(([name, choices]) => [name, estimateOrNull(opened, choices)]),
+      Object.entries(variants).map(([name, choices]) => [name, estimateOf(opened, choices)]),
     );
   },
 
@@ -88,12 +88,13 @@ function theImage() {
 /**
  * @param {OpenImage} opened
  * @param {Choices} choices
+ * @returns {Estimated}
  */
-function estimateOrNull(opened, choices) {
+function estimateOf(opened, choices) {
   try {
-    return opened.estimate(choices);
+    return { estimate: opened.estimate(choices) };
   } catch (error) {
-    if (error instanceof CompactorError && error.code !== 'internal') return null;
+    if (error instanceof CompactorError && error.code !== 'internal') return { refused: error.message };
     throw error;
   }
 }
@@ -109,14 +110,17 @@ async function follow(started) {
   let progressAt = 0;
   let mapAt = 0;
   let logged = 0;
+  let phase = '';
 
   const tell = (/** @type {boolean} */ always) => {
     const now = performance.now();
-    if (always || now - progressAt >= PROGRESS_EVERY_MS) {
+    const entered = started.progress.phase !== phase;
+    phase = started.progress.phase;
+    if (always || entered || now - progressAt >= PROGRESS_EVERY_MS) {
       progressAt = now;
       send({ event: 'progress', progress: started.progress, percent: started.percentComplete });
     }
-    if (mapCells > 0 && (always || now - mapAt >= MAP_EVERY_MS)) {
+    if (mapCells > 0 && (entered || now - mapAt >= MAP_EVERY_MS)) {
       mapAt = now;
       const map = started.blockMap(mapCells);
       if (map) send({ event: 'map', map });

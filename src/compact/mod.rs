@@ -17,6 +17,7 @@
 mod analysis;
 mod blockmap;
 mod estimate;
+pub mod findings;
 mod layout;
 mod options;
 mod plan;

@@ -73,6 +73,23 @@ impl Scan {
         })
     }
 
+    /// Goes back to what an earlier scan of the same plan had found.
+    pub(super) fn restore(
+        &mut self,
+        words: Vec<u64>,
+        next: Option<u64>,
+        tally: Tally,
+        done: u64,
+        flags: u64,
+    ) {
+        self.out.restore(words);
+        self.next = next;
+        self.tally = tally;
+        self.done = done.min(self.total);
+        self.reads_changed = flags & 1 != 0;
+        self.readings_differ = flags & 2 != 0;
+    }
+
     /// Looks at blocks until about `budget` bytes' worth of reading is done.
     ///
     /// # Errors

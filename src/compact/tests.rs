@@ -170,3 +170,37 @@ fn a_bitmap_that_is_not_full_is_kept_as_it_is() {
     let bitmap = disk_of(&result.file).top().unwrap().sector_bitmap(1).unwrap().unwrap();
     assert_eq!(bitmap.as_bytes()[0], 0x0f);
 }
+
+#[test]
+fn a_scan_goes_on_where_it_stopped_and_only_there() {
+    let blocks: Vec<(u64, Vec<u8>)> = (0..40).map(|i| (i, vec![u8::from(i % 3 == 0); 1 << 16])).collect();
+    let source = vhd::tests::dynamic(40 << 16, 1 << 16, &blocks);
+    let disk = disk_of(&source);
+    let plan = Plan::new(&disk, Extents::new(), Options::default()).unwrap();
+    let print = findings::fingerprint(&disk, &plan, "disk.vhd 1 2").unwrap();
+    let mut whole = Scan::new(&plan).unwrap();
+    while !whole.step(&disk, &plan, u64::MAX).unwrap().finished {}
+    let mut begun = Scan::new(&plan).unwrap();
+    for _ in 0..7 {
+        assert!(!begun.step(&disk, &plan, 1).unwrap().finished);
+    }
+    let kept = findings::save(&begun, &print);
+    let mut resumed = findings::resume(&plan, &print, &kept).unwrap().unwrap();
+    assert_eq!(resumed.settled_up_to(), 7);
+    while !resumed.step(&disk, &plan, u64::MAX).unwrap().finished {}
+    assert_eq!(resumed.tally(), whole.tally());
+    assert_eq!(resumed.into_out().words(), whole.into_out().words());
+    // Another file, other options, damage: not used.
+    let other = findings::fingerprint(&disk, &plan, "disk.vhd 1 3").unwrap();
+    assert!(findings::resume(&plan, &other, &kept).unwrap().is_none());
+    let quick = Options { mode: Mode::Quick, ..Options::default() };
+    let quick = Plan::new(&disk, Extents::new(), quick).unwrap();
+    let other = findings::fingerprint(&disk, &quick, "disk.vhd 1 2").unwrap();
+    assert_ne!(other, print);
+    for at in 0..kept.len() {
+        let mut damaged = kept.clone();
+        damaged[at] ^= 1;
+        assert!(findings::resume(&plan, &print, &damaged).unwrap().is_none());
+        assert!(findings::resume(&plan, &print, &kept[..at]).unwrap().is_none());
+    }
+}

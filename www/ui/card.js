@@ -73,7 +73,7 @@ function view(image, signal, actions) {
     case 'needs-parent':
       return [missingParent(image, actions.addFiles)];
     case 'ready':
-      return [...readyNotices(image), readyView(image, signal)];
+      return [...readyNotices(image, signal), readyView(image, signal)];
     case 'waiting':
     case 'running':
       return [runningView(image, signal)];

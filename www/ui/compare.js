@@ -122,7 +122,7 @@ function same({ verification }) {
           'p',
           {},
           el('strong', {}, 'They hold the same. '),
-          `${bytes(verification.comparedBytes)} were compared; ${bytes(verification.skippedFreeBytes)} are proved free and were not.`,
+          `${bytes(verification.comparedBytes)} were compared byte by byte; ${bytes(verification.skippedFreeBytes)} are proved free and may differ.`,
         ),
       ),
       el('p', { class: 'muted detail' }, `${verification.algorithm}: `, el('code', {}, verification.digest)),
