@@ -143,14 +143,15 @@ export class DiskImage extends EventTarget {
    * @param {number} cells
    */
   async wantMap(cells) {
-    if (cells === this.#mapCells) return;
+    if (cells === this.#mapCells) return undefined;
     this.#mapCells = cells;
-    if (this.state === 'running') await this.#engine?.call('watch', cells);
-    else await this.refreshMap();
+    if (this.state !== 'running') return this.refreshMap();
+    // An engine that ends meanwhile has no map to give.
+    return this.#engine?.call('watch', cells).catch(() => undefined);
   }
 
   async refreshMap() {
-    if (!this.report || this.#mapCells === 0 || this.state !== 'ready') return;
+    if (!this.report || this.#mapCells === 0 || this.state !== 'ready' || this.refused) return;
     const turn = ++this.#mapTurn;
     try {
       const map = await this.#theEngine().call('blockMap', this.#mapCells, assumed(this.report, this.choices));

@@ -23,6 +23,8 @@ import { EngineError } from './bridge.js';
  */
 
 const MANY_NAMES = 1000;
+/** @type {Record<string, 'permission-denied' | 'out-of-space'>} */
+const CREATE_CODES = { NotAllowedError: 'permission-denied', QuotaExceededError: 'out-of-space' };
 const RETRY_MS = 250;
 const RETRIES = 7200;
 
@@ -72,8 +74,7 @@ export async function createIn(folder, wanted, sources) {
   } catch (error) {
     if (error instanceof EngineError) throw error;
     const { name, message } = /** @type {DOMException} */ (error);
-    const code = name === 'NotAllowedError' ? 'permission-denied' : 'write-failed';
-    throw new EngineError({ code, message, site: null });
+    throw new EngineError({ code: CREATE_CODES[name] ?? 'write-failed', message, site: null });
   }
 }
 

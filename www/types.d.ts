@@ -15,7 +15,7 @@ import type {
 export type { BlockMap, CompactReport, EstimateReport, InspectReport, JobProgress, LogEntry, VerifyReport };
 
 /** What a person chose; sources travel separately. */
-export type Choices = Omit<Options, 'parents'>;
+export type Choices = Omit<Options, 'parents' | 'findings'>;
 
 /** Where the new image goes. */
 export type Destination = { kind: 'folder'; handle: FileSystemFileHandle } | { kind: 'download'; name: string };
@@ -41,7 +41,7 @@ export type Request = {
 
 export interface Failure {
   /** The engine's codes, and a few of the page's own. */
-  code: ErrorCode | 'same-file' | 'blocked-folder';
+  code: ErrorCode | 'same-file' | 'blocked-folder' | 'reads-differently' | 'not-the-same';
   message: string;
   site: Site | null;
 }

@@ -153,11 +153,12 @@ export class PathSink {
    * @param {number} position
    */
   #put(bytes, position) {
-    for (let start = 0; start < bytes.length;) {
-      /** @param {number} from */
-      const grain = (from) => Math.min(bytes.length, from + ZEROS.length);
-      /** @param {number} from */
-      const isZero = (from) => ZEROS.subarray(0, grain(from) - from).equals(bytes.subarray(from, grain(from)));
+    /** @param {number} from */
+    const grain = (from) => Math.min(bytes.length, from + ZEROS.length);
+    /** @param {number} from */
+    const isZero = (from) => ZEROS.subarray(0, grain(from) - from).equals(bytes.subarray(from, grain(from)));
+    let start = 0;
+    while (start < bytes.length) {
       if (isZero(start)) {
         start = grain(start);
         continue;

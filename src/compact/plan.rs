@@ -153,11 +153,17 @@ impl Plan {
             && (self.target.disk_type != DiskType::Differencing || self.has_zero_marker())
     }
 
+    /// Whether free sectors of kept blocks are written as zeros. Not in a differencing disk, where
+    /// blocks keep their sector bitmaps.
+    #[must_use]
+    pub const fn scrubs(&self) -> bool {
+        self.options.scrub && !matches!(self.target.disk_type, DiskType::Differencing)
+    }
+
     /// Whether stored blocks are composed anew, rather than copied as they are.
     #[must_use]
     pub const fn recomposes(&self) -> bool {
-        let differencing = matches!(self.target.disk_type, DiskType::Differencing);
-        !self.target.same_blocks || (self.options.scrub && !differencing)
+        !self.target.same_blocks || self.scrubs()
     }
 
     /// How a candidate that stays is stored.

@@ -44,7 +44,7 @@ pub struct Scan {
     done: u64,
     total: u64,
     bytes_read: u64,
-    /// Whether anything was omitted that does not read as zero.
+    /// Whether anything that may not read as zero was omitted, or is scrubbed.
     reads_changed: bool,
     /// Whether a block that is composed anew holds data where its sector bitmap says "never written".
     readings_differ: bool,
@@ -145,7 +145,8 @@ impl Scan {
         self.tally
     }
 
-    /// Whether anything was omitted that did not read as zero: then reads of free space change.
+    /// Whether anything that may not read as zero was omitted or is scrubbed: then reads of free space
+    /// change.
     #[must_use]
     pub const fn reads_changed(&self) -> bool {
         self.reads_changed
@@ -187,8 +188,9 @@ impl Scan {
                 };
                 let range = plan.range(block);
                 self.done = self.done.saturating_add(range.end.saturating_sub(range.start)).min(self.total);
-                if matches!(verdict, Verdict::InUse) && plan.recomposes() && !self.readings_differ {
-                    self.readings_differ = contradicts_bitmap(disk, range)?;
+                if matches!(verdict, Verdict::InUse) && plan.recomposes() {
+                    self.readings_differ = self.readings_differ || contradicts_bitmap(disk, range.clone())?;
+                    self.reads_changed |= plan.scrubs() && plan.free.intersects(range);
                 }
                 let (state, count) = match verdict {
                     Verdict::InUse => (plan.kept_state(top, block), &mut self.tally.kept),
@@ -236,8 +238,9 @@ impl Scan {
         Ok(Verdict::Zero)
     }
 
-    /// A block of a child that stays a child. It goes as equal if each of its own sectors reads as
-    /// the parents do, and (VHDX) as zero if all of it reads as zero or is free.
+    /// A block of a child that stays a child. It goes as zero (VHDX) if all of it reads as zero, as equal
+    /// if each of its own sectors reads as the parents do, and as zero again if what is not zero is free.
+    /// Zero comes first: what a parent reads where nothing was ever written is not for every program zero.
     fn look_at_child(&mut self, disk: &Disk, plan: &Plan, block: u64) -> Result<Verdict> {
         let top = disk.top()?;
         let range = plan.range(block);
@@ -254,6 +257,7 @@ impl Scan {
         let whole = own.iter().all(|(_, own)| *own);
         // Without the parents nobody knows what the other sectors read.
         let mut zero = plan.has_zero_marker() && (complete || whole);
+        let mut wholly_zero = zero;
         let mut equal = complete;
         for (run, is_own) in own {
             if !is_own && !zero {
@@ -270,6 +274,7 @@ impl Scan {
                 disk.read_below(0, at, bytes)?;
                 self.bytes_read = self.bytes_read.saturating_add(len64(n));
                 zero = zero && zero_except(bytes, at, &free);
+                wholly_zero = wholly_zero && is_zero(bytes);
                 if is_own && equal {
                     self.other.resize(n.max(self.other.len()), 0);
                     let parent = self.other.get_mut(..n).unwrap_or_default();
@@ -282,10 +287,13 @@ impl Scan {
                 (at, size) = (to, RUN);
             }
         }
+        if wholly_zero {
+            return Ok(Verdict::Zero);
+        }
         if equal {
             return Ok(Verdict::EqualToParent);
         }
-        self.reads_changed |= !free.is_empty();
+        self.reads_changed = true;
         Ok(Verdict::Zero)
     }
 }

@@ -7,7 +7,14 @@ import { fromTemplate } from './dom.js';
 /** @import { EngineError } from '../bridge.js' */
 
 /** Where the words cannot say what is the matter, and the detail does. */
-const DETAIL_MATTERS = new Set(['unsupported', 'wrong-image-type', 'invalid-argument', 'internal']);
+const DETAIL_MATTERS = new Set([
+  'unsupported',
+  'wrong-image-type',
+  'invalid-argument',
+  'internal',
+  'reads-differently',
+  'not-the-same',
+]);
 
 /**
  * @param {EngineError} error

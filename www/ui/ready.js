@@ -56,12 +56,7 @@ export function readyNotices(image, signal) {
   const { report } = image;
   const notices = [];
   if (image.wasCancelled) {
-    notices.push(
-      notice('plain', {
-        title: 'Cancelled',
-        meaning: 'Nothing was left behind, and your file is as it was.',
-      }),
-    );
+    notices.push(cancelledNotice(image, signal));
   }
   if (image.hasChildren) {
     notices.push(

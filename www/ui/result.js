@@ -74,7 +74,6 @@ export function resultView(image, signal) {
 
 /** @param {DiskImage} image */
 export function nothingView(image) {
-  const report = /** @type {Outcome} */ (image.outcome).report;
   return notice(
     'plain',
     {
