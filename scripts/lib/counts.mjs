@@ -70,8 +70,8 @@ function addSkip(
   /** @type {string} */ why,
 ) {
   const test = program.section || name;
-  const before = program.skips.get(test);
-  program.skips.set(test, before ? { ...before, why: `${before.why}; ${why}` } : { name, why });
+  const before = program.skips.get(test)?.why.split('; ') ?? [];
+  program.skips.set(test, { name, why: [...new Set([...before, why])].join('; ') });
 }
 
 /**

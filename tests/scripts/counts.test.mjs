@@ -37,6 +37,7 @@ test('several reasons of one test are one skip', () => {
   const output = `---- corpus stdout ----
 skipped: corpus: a.vhd is missing
 skipped: corpus: b.vhd is missing
+skipped: corpus: a.vhd is missing
 test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out`;
   assert.deepEqual(ofCargo(output), {
     passed: 0,

@@ -246,7 +246,8 @@ print(digest.hexdigest()[:16])";
 
 /// Says why a test does less, past the capture of the test runner.
 fn skip(test: &str, why: &str) {
-    writeln!(std::io::stderr(), "skipped: {test}: {why}").unwrap();
+    let line = format!("skipped: {test}: {why}\n");
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
 pub fn have_python(test: &str, library: &str) -> bool {
