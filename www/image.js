@@ -116,6 +116,8 @@ export class DiskImage extends EventTarget {
   async read() {
     this.#enter('reading');
     try {
+      // A handle gives the file as it is now, also when it changed since it was dropped.
+      if (this.handle) this.file = await this.handle.getFile().catch(() => this.file);
       const engine = this.#freshEngine();
       this.report = await engine.call('open', this.file, this.#parentFiles(), this.choices);
       if (this.report.parent && !this.report.parent.found && !this.goesAlone) {
