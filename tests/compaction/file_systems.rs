@@ -22,12 +22,12 @@ fn judge(test: &str, fs: FileSystem) {
     let volume = fs.make(dir);
     let number = FileSystem::ALL.iter().position(|&other| other == fs).unwrap();
     let table = |n: usize| Table::ALL[(number + n) % 4];
-    let [first, second] =
-        [0, 1].map(|n| Case::new(lay_out(fs, &volume, table(n), dir), &volume, dir));
+    let [first, second] = [0, 1].map(|n| Case::new(lay_out(fs, &volume, table(n), dir), &volume, dir));
     let (vhd, vhdx) = (dir.join("out.vhd"), dir.join("out.vhdx"));
     let reach = |case: &Case, container: Container, size: u64| {
         let reference = case.size_to_reach(container, dir);
-        let allowed = if container == Container::Vhd { reference + reference * 3 / 1000 + 4096 } else { reference };
+        let allowed =
+            if container == Container::Vhd { reference + reference * 3 / 1000 + 4096 } else { reference };
         assert!(size <= allowed, "{fs:?} {container:?}: {size} bytes, and qemu-img needs {reference}");
     };
 
