@@ -177,7 +177,8 @@ fn a_bitmap_that_is_not_full_is_kept_as_it_is() {
 #[test]
 fn scrubbing_a_kept_block_changes_what_is_read() {
     let source = vhd::tests::dynamic(4 << 16, 1 << 16, &[(2, vec![7; 1 << 16])]);
-    let free = Extents::from_ranges(vec![2 * 65_536 + 4096..2 * 65_536 + 8192]);
+    let mut free = Extents::new();
+    free.push(2 * 65_536 + 4096..2 * 65_536 + 8192);
     let keep = compact(&source, free.clone(), Options::default()).unwrap();
     assert!(!keep.outcome.reads_changed);
     let scrub = compact(&source, free, Options { scrub: true, ..Options::default() }).unwrap();

@@ -227,7 +227,11 @@ impl FileSystem {
                 let used = used.map(|fields| hex(fields[0])..hex(fields[0]) + hex(fields[1])).collect();
                 Extents::from_ranges(Extents::from_ranges(used).gaps(0..fs::metadata(volume).unwrap().len()))
             }
-            Self::Swap => Extents::from_ranges(vec![4096..fs::metadata(volume).unwrap().len()]),
+            Self::Swap => {
+                let mut free = Extents::new();
+                free.push(4096..fs::metadata(volume).unwrap().len());
+                free
+            }
         }
     }
 
