@@ -20,7 +20,7 @@ mod metadata;
 mod open;
 mod space;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod writer;
 
 pub use format::SIGNATURE;
