@@ -47,9 +47,7 @@ export default (_env, argv) => {
           { from: at('./www/sample/sample.vhdx.gz'), to: 'sample/[name][ext]' },
         ],
       }),
-      ...(isProduction
-        ? [new InjectManifest({ swSrc: at('./www/sw.js'), swDest: 'sw.js', exclude: [/\.map$/] })]
-        : []),
+      ...(isProduction ? [new InjectManifest({ swSrc: at('./www/sw.js'), swDest: 'sw.js', exclude: [/\.map$/] })] : []),
     ],
     performance: { maxAssetSize: 700_000, maxEntrypointSize: 120_000 },
     stats: 'errors-warnings',

@@ -8,6 +8,7 @@
  * @typedef {import('./types.js').VerifyReport} VerifyReport
  * @typedef {import('./job.js').Control} Control
  * @typedef {typeof import('../pkg/vhd_compactor.js')} Engine
+ * @typedef {{ done: number, total: number, finished: boolean }} Progress
  */
 
 import { CompactorError, asCompactorError } from './errors.js';
@@ -28,6 +29,9 @@ const ENGINE_OPTIONS = /** @type {const} */ ([
   'ignoreShadowCopies',
   'flatten',
 ]);
+
+/** How often a scan's findings are kept, in milliseconds. */
+const FINDINGS_EVERY = 5000;
 
 /** How much of a compaction each phase takes, about. */
 const SHARES = { scan: 20, write: 50, finish: 2, verify: 28 };
@@ -104,7 +108,7 @@ export class OpenImage {
     const compaction = attempt(() => this.#image.compact(forEngine(options)), 'read-failed');
     try {
       control.picture = (cells) => picture(compaction.blockMap(cells));
-      await scan(control, compaction);
+      await scan(control, compaction, this.#sources, options.findings);
       const outcome = attempt(() => compaction.layOut(), 'read-failed');
       logOutcome(control, outcome, source.size);
       /** @type {CompactReport} */
@@ -207,21 +211,48 @@ export function verifyImages(engine, original, compacted, options = {}) {
 /**
  * @param {Control} control
  * @param {import('../pkg/vhd_compactor.js').Compaction} compaction
+ * @param {ImageSource[]} sources
+ * @param {import('./types.js').Findings} [findings]
  */
-async function scan(control, compaction) {
+async function scan(control, compaction, sources, findings) {
   control.phase('scan', 0);
-  await step(control, (budget) => compaction.scanStep(budget));
+  if (!findings) {
+    await step(control, (budget) => compaction.scanStep(budget));
+    return;
+  }
+  // Names, sizes and times: a file that was changed since has findings of another name.
+  const files = sources.map(({ name, size, lastModified }) => `${name} ${size} ${lastModified ?? ''}`).join('\n');
+  const kept = await findings.load();
+  if (kept && compaction.resumeFindings(files, kept)) {
+    control.log('info', 'Going on where the last run of the same job stopped.');
+  }
+  let saved = performance.now();
+  const keep = async () => {
+    const bytes = compaction.saveFindings(files);
+    // What cannot be kept costs time in a repeat, and nothing else.
+    if (bytes) await findings.save(bytes).catch(() => {});
+  };
+  try {
+    await step(control, (budget) => {
+      const progress = compaction.scanStep(budget);
+      if (progress.finished || performance.now() - saved < FINDINGS_EVERY) return progress;
+      saved = performance.now();
+      return keep().then(() => progress);
+    });
+  } finally {
+    await keep();
+  }
 }
 
 /**
  * Steps the engine to its end, with a turn of the event loop in between.
  *
  * @param {Control} control
- * @param {(budget: number) => { done: number, total: number, finished: boolean }} work
+ * @param {(budget: number) => Progress | Promise<Progress>} work
  */
 async function step(control, work) {
   for (;;) {
-    const progress = attempt(() => work(STEP), 'read-failed');
+    const progress = await attemptAsync(() => work(STEP), 'read-failed');
     control.advance(progress.done, progress.total);
     if (progress.finished) return;
     await control.breathe();

@@ -83,6 +83,12 @@ export interface Sink {
   readBack(): Promise<ImageSource | null>;
 }
 
+/** A place for what a scan has found. What is kept there of another file or other options is not used. */
+export interface Findings {
+  load(): Promise<Uint8Array | null>;
+  save(bytes: Uint8Array): Promise<void>;
+}
+
 /** What a person may ask for. */
 export interface Options {
   /** How thorough; "full" by default. */
@@ -103,6 +109,8 @@ export interface Options {
   flatten?: boolean;
   /** Whether the result is read back and compared; true by default. */
   verify?: boolean;
+  /** Where a scan's findings are kept, so that a repeat of the same job starts where it stopped. */
+  findings?: Findings;
   /** The parents of a differencing disk, in any order. */
   parents?: ImageSource[];
 }

@@ -1,6 +1,12 @@
 //! The wasm surface in a real browser, in a dedicated worker: a `Blob` read through `FileReaderSync`.
 #![cfg(target_family = "wasm")]
-#![allow(clippy::arithmetic_side_effects, clippy::as_conversions, clippy::unwrap_used, clippy::panic)]
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
 
 use js_sys::{Array, Object, Reflect, Uint8Array};
 use uuid::Uuid;

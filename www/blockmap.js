@@ -118,9 +118,7 @@ export class BlockMapPicture {
     map.cells.forEach((kind, index) => {
       const x = (index % columns) * pitch;
       const y = Math.floor(index / columns) * pitch;
-      const age = this.calm.matches
-        ? 1
-        : Math.min(1, (now - (this.#changedAt[index] ?? -Infinity)) / FADE_MS);
+      const age = this.calm.matches ? 1 : Math.min(1, (now - (this.#changedAt[index] ?? -Infinity)) / FADE_MS);
       if (age < 1) {
         fading = true;
         context.globalAlpha = 1 - age;

@@ -57,9 +57,7 @@ export class Engine extends EventTarget {
    */
   call(call, ...args) {
     if (this.#ended) {
-      return Promise.reject(
-        new EngineError({ code: 'cancelled', message: 'the engine has ended', site: null }),
-      );
+      return Promise.reject(new EngineError({ code: 'cancelled', message: 'the engine has ended', site: null }));
     }
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {

@@ -3,7 +3,7 @@
  * can show what it changes.
  */
 
-/** @import { Choices, EstimateReport, InspectReport } from './types.js' */
+/** @import { Choices, InspectReport } from './types.js' */
 
 const MIB = 1024 * 1024;
 
@@ -24,8 +24,7 @@ export const defaultChoices = () => ({ mode: 'full' });
  * @param {InspectReport} report
  * @param {Choices} choices
  */
-export const mustAskDynamic = (report, choices) =>
-  report.diskType === 'fixed' && choices.toDynamic === undefined;
+export const mustAskDynamic = (report, choices) => report.diskType === 'fixed' && choices.toDynamic === undefined;
 
 /**
  * What is estimated until that question has an answer: the answer that saves something.
@@ -41,12 +40,11 @@ export const assumed = (report, choices) =>
  * @param {InspectReport} report
  * @param {Choices} present
  * @param {boolean} hasParents
- * @returns {Record<string, Choices>}
  */
 export function variants(report, present, hasParents) {
   const choices = assumed(report, present);
   const format = outputFormat(report, choices);
-  /** @type {Record<string, Choices>} */
+  /** @type {{ now: Choices } & Record<string, Choices>} */
   const all = {
     now: choices,
     'mode:full': { ...choices, mode: 'full' },
@@ -79,16 +77,4 @@ export function variants(report, present, hasParents) {
 export function smallestBlock(report, choices) {
   const smallest = SMALLEST_BLOCK[outputFormat(report, choices)];
   return report.blockSize > smallest ? smallest : null;
-}
-
-/**
- * What one answer saves over another, in bytes; null where one of them cannot be had.
- * @param {Record<string, EstimateReport | null>} estimates
- * @param {string} than
- * @param {string} with_
- */
-export function gain(estimates, than, with_) {
-  const before = estimates[than];
-  const after = estimates[with_];
-  return before && after ? before.outputSize - after.outputSize : null;
 }

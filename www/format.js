@@ -70,8 +70,7 @@ export const plural = (count, noun) => `${integer(count)} ${noun}${count === 1 ?
 export function outputName(name, from, to) {
   const dot = name.lastIndexOf('.');
   const stem = dot > 0 ? name.slice(0, dot) : name || 'disk';
-  const extension =
-    dot > 0 && from === to && /^\.a?vhdx?$/i.test(name.slice(dot)) ? name.slice(dot) : `.${to}`;
+  const extension = dot > 0 && from === to && /^\.a?vhdx?$/i.test(name.slice(dot)) ? name.slice(dot) : `.${to}`;
   return `${stem}-compacted${extension}`;
 }
 

@@ -9,7 +9,7 @@
 import { Engine, EngineError } from './bridge.js';
 import { assumed, defaultChoices, mustAskDynamic, variants } from './choices.js';
 
-/** @import { BlockMap, Choices, CompactReport, Destination, EstimateReport, InspectReport, JobProgress, LogEntry, Picked } from './types.js' */
+/** @import { BlockMap, Choices, CompactReport, Destination, Estimated, InspectReport, JobProgress, LogEntry, Picked } from './types.js' */
 /** @import { Missing } from './chain.js' */
 
 /** @typedef {'reading'|'needs-parent'|'ready'|'waiting'|'running'|'done'|'nothing'|'failed'} State */
@@ -17,11 +17,12 @@ import { assumed, defaultChoices, mustAskDynamic, variants } from './choices.js'
 
 /** How long a worker may take to stop before it is ended. */
 const CANCEL_GRACE_MS = 350;
+const SLOW_CLEARING_MS = 400;
 
 let nextId = 1;
 
 /**
- * Events: `state` (the state or what belongs to it changed), `estimate`, `map`, `progress`.
+ * Events: `state` (the state or what belongs to it changed), `estimate`, `map`, `progress`, `clearing`.
  */
 export class DiskImage extends EventTarget {
   /** @type {State} */
@@ -40,7 +41,7 @@ export class DiskImage extends EventTarget {
   hasChildren = false;
   /** @type {Choices} */
   choices = defaultChoices();
-  /** @type {Record<string, EstimateReport | null>} what each answer to each choice would give */
+  /** @type {Record<string, Estimated>} what each answer to each choice would give */
   estimates = {};
   /** @type {BlockMap | null} */
   map = null;
@@ -51,6 +52,8 @@ export class DiskImage extends EventTarget {
   /** @type {Outcome | null} */
   outcome = null;
   wasCancelled = false;
+  /** Whether the browser still holds the new file that was given up. */
+  isClearing = false;
 
   /** @type {Engine | null} */
   #engine = null;
@@ -76,7 +79,30 @@ export class DiskImage extends EventTarget {
 
   /** The estimate of the present choices. */
   get estimate() {
-    return this.estimates.now ?? null;
+    return this.estimateOf('now');
+  }
+
+  /**
+   * What one answer to one choice would give; null where it cannot be had.
+   * @param {string} variant
+   */
+  estimateOf(variant) {
+    const estimated = this.estimates[variant];
+    return estimated && 'estimate' in estimated ? estimated.estimate : null;
+  }
+
+  /**
+   * Whether that is still being worked out.
+   * @param {string} variant
+   */
+  isOpen(variant) {
+    return this.estimates[variant] === undefined;
+  }
+
+  /** Why the present choices cannot be had, where that is so. */
+  get refused() {
+    const { now } = this.estimates;
+    return now && 'refused' in now ? now.refused : null;
   }
 
   /** Why the image cannot be saved now, in a word for the page; null when it can. */
@@ -96,8 +122,9 @@ export class DiskImage extends EventTarget {
         this.#enter('needs-parent');
         return;
       }
-      await this.#refreshEstimates();
+      await this.#estimateNow();
       this.#enter('ready');
+      void this.#estimateOthers();
     } catch (error) {
       this.#fail(error);
     }
@@ -113,8 +140,9 @@ export class DiskImage extends EventTarget {
   async choose(changed) {
     this.choices = { ...this.choices, ...changed };
     try {
-      await this.#refreshEstimates();
+      await this.#estimateNow();
       await this.refreshMap();
+      await this.#estimateOthers();
     } catch (error) {
       this.#fail(error);
     }
@@ -125,24 +153,21 @@ export class DiskImage extends EventTarget {
    * @param {number} cells
    */
   async wantMap(cells) {
-    if (cells === this.#mapCells) return;
+    if (cells === this.#mapCells) return undefined;
     this.#mapCells = cells;
-    if (this.state === 'running') await this.#engine?.call('watch', cells);
-    else await this.refreshMap();
+    if (this.state !== 'running') return this.refreshMap();
+    // An engine that ends meanwhile has no map to give.
+    return this.#engine?.call('watch', cells).catch(() => undefined);
   }
 
   async refreshMap() {
-    if (!this.report || this.#mapCells === 0 || this.state !== 'ready') return;
+    if (!this.report || this.#mapCells === 0 || this.state !== 'ready' || this.refused) return;
     const turn = ++this.#mapTurn;
     try {
-      const map = await this.#theEngine().call(
-        'blockMap',
-        this.#mapCells,
-        assumed(this.report, this.choices),
-      );
+      const map = await this.#theEngine().call('blockMap', this.#mapCells, assumed(this.report, this.choices));
       if (turn === this.#mapTurn) this.#setMap(map);
     } catch (error) {
-      if (!(error instanceof EngineError && error.code === 'cancelled')) this.#fail(error);
+      this.#fail(error);
     }
   }
 
@@ -199,6 +224,17 @@ export class DiskImage extends EventTarget {
     }, CANCEL_GRACE_MS);
   }
 
+  /**
+   * Says that something is still being cleared up, where that takes a while.
+   * @param {Promise<void>} cleared
+   */
+  async clearUp(cleared) {
+    const slow = setTimeout(() => this.#setClearing(true), SLOW_CLEARING_MS);
+    await cleared;
+    clearTimeout(slow);
+    if (this.isClearing) this.#setClearing(false);
+  }
+
   /** Back to the choices, with the image as it was read. */
   again() {
     this.outcome = null;
@@ -224,18 +260,42 @@ export class DiskImage extends EventTarget {
     try {
       await this.#openEngine();
       await this.refreshMap();
+      void this.#estimateOthers();
     } catch (error) {
       this.#fail(error);
     }
   }
 
-  async #refreshEstimates() {
+  /** First the present choices, which are what a person looks at. */
+  async #estimateNow() {
     if (!this.report) return;
-    const turn = ++this.#estimateTurn;
-    const wanted = variants(this.report, this.choices, this.parents.length > 0);
+    const { now } = variants(this.report, this.choices, this.parents.length > 0);
+    await this.#estimate({ now }, ++this.#estimateTurn);
+  }
+
+  /** Then the alternatives, which may take a moment for a disk of many terabytes. */
+  async #estimateOthers() {
+    if (!this.report) return;
+    const turn = this.#estimateTurn;
+    const all = variants(this.report, this.choices, this.parents.length > 0);
+    try {
+      // One by one, so that whatever else is asked meanwhile gets its turn.
+      for (const [name, choices] of Object.entries(all)) {
+        if (name !== 'now' && turn === this.#estimateTurn) await this.#estimate({ [name]: choices }, turn);
+      }
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  /**
+   * @param {Record<string, Choices>} wanted
+   * @param {number} turn
+   */
+  async #estimate(wanted, turn) {
     const estimates = await this.#theEngine().call('estimates', wanted);
     if (turn !== this.#estimateTurn) return;
-    this.estimates = estimates;
+    this.estimates = { ...this.estimates, ...estimates };
     this.#tell('estimate');
   }
 
@@ -260,9 +320,7 @@ export class DiskImage extends EventTarget {
       this.#tell('progress');
     });
     engine.addEventListener('map', (event) => this.#setMap(/** @type {CustomEvent} */ (event).detail.map));
-    engine.addEventListener('log', (event) =>
-      this.log.push(.../** @type {CustomEvent} */ (event).detail.entries),
-    );
+    engine.addEventListener('log', (event) => this.log.push(.../** @type {CustomEvent} */ (event).detail.entries));
     this.#engine = engine;
     return engine;
   }
@@ -277,6 +335,12 @@ export class DiskImage extends EventTarget {
     this.#tell('map');
   }
 
+  /** @param {boolean} isClearing */
+  #setClearing(isClearing) {
+    this.isClearing = isClearing;
+    this.#tell('clearing');
+  }
+
   /** @param {State} state */
   #enter(state) {
     this.state = state;
@@ -285,10 +349,10 @@ export class DiskImage extends EventTarget {
 
   /** @param {unknown} error */
   #fail(error) {
+    // An engine that was ended on purpose is no failure.
+    if (error instanceof EngineError && error.code === 'cancelled') return;
     this.error =
-      error instanceof EngineError
-        ? error
-        : new EngineError({ code: 'internal', message: String(error), site: null });
+      error instanceof EngineError ? error : new EngineError({ code: 'internal', message: String(error), site: null });
     this.#enter('failed');
   }
 

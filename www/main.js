@@ -4,7 +4,6 @@
 
 import './styles/page.css';
 
-import { announce } from './announce.js';
 import { outputFormat } from './choices.js';
 import { childrenOf, resolveChain } from './chain.js';
 import { bytes, outputName, plural } from './format.js';
@@ -14,7 +13,7 @@ import { enqueue } from './queue.js';
 import { downloadTarget } from './save.js';
 import { imageCard } from './ui/card.js';
 import { mountCompare } from './ui/compare.js';
-import { byId, el } from './ui/dom.js';
+import { byId } from './ui/dom.js';
 import { mountUpdates } from './ui/update.js';
 
 /** @import { Picked } from './types.js' */
@@ -73,8 +72,7 @@ async function addSample() {
   try {
     await add([await sample()]);
   } catch {
-    announce('The sample could not be loaded.');
-    link.after(el('span', { class: 'hint' }, ' The sample could not be loaded; try again with a network.'));
+    say('The sample could not be loaded; try again with a network.');
   } finally {
     link.disabled = false;
   }
@@ -82,12 +80,22 @@ async function addSample() {
 
 /** @param {Picked[]} picked */
 async function add(picked) {
+  if (picked.length === 0) {
+    say('Only files can be dropped here. Drop the image itself, not its folder.');
+    return;
+  }
+  say('');
   location.hash = '#compact';
   /** @type {DiskImage[]} */
   const added = [];
   for (const one of picked) {
-    if (await isHere(one)) continue;
-    added.push(addCard(new DiskImage(one)));
+    const here = await alreadyHere(one);
+    if (here) {
+      cards.get(here)?.root.scrollIntoView({ block: 'nearest' });
+      say(`${here.name} is here already.`);
+    } else {
+      added.push(addCard(new DiskImage(one)));
+    }
   }
   arrange();
   await Promise.all(added.map((image) => image.read()));
@@ -96,9 +104,17 @@ async function add(picked) {
 }
 
 /** @param {Picked} picked */
-async function isHere(picked) {
-  for (const image of cards.keys()) if (await isSameFile(picked, image)) return true;
-  return false;
+async function alreadyHere(picked) {
+  for (const image of cards.keys()) if (await isSameFile(picked, image)) return image;
+  return null;
+}
+
+/**
+ * A word about what was dropped, where nothing else shows it.
+ * @param {string} text
+ */
+function say(text) {
+  byId('intake-note').textContent = text;
 }
 
 /** @param {DiskImage} image */

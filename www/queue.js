@@ -29,6 +29,6 @@ export function enqueue(image, target) {
  */
 async function run(image, ticket, target) {
   const made = await image.compact(ticket, target.destination, target);
-  if (!made) await target.discard();
+  if (!made) await image.clearUp(target.discard());
   else if (image.outcome?.blob) startDownload(image.outcome.blob, target.name);
 }

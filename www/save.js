@@ -19,10 +19,14 @@ import { EngineError } from './bridge.js';
  * @property {Destination} destination
  * @property {string} name the new file's name
  * @property {string | null} place the folder's name
- * @property {() => Promise<void>} discard removes what was begun
+ * @property {() => Promise<void>} discard removes what was begun; fulfilled when it is gone
  */
 
 const MANY_NAMES = 1000;
+/** @type {Record<string, 'permission-denied' | 'out-of-space'>} */
+const CREATE_CODES = { NotAllowedError: 'permission-denied', QuotaExceededError: 'out-of-space' };
+const RETRY_MS = 250;
+const RETRIES = 7200;
 
 /** The browser hashes a file before it puts it in its place, at about this rate, without a report. */
 export const CLOSING_BYTES_PER_SECOND = 100e6;
@@ -65,13 +69,33 @@ export async function createIn(folder, wanted, sources) {
       destination: { kind: 'folder', handle },
       name,
       place: folder.name,
-      discard: () => folder.removeEntry(name).catch(() => undefined),
+      discard: () => removeWhenReleased(folder, name),
     };
   } catch (error) {
     if (error instanceof EngineError) throw error;
     const { name, message } = /** @type {DOMException} */ (error);
-    const code = name === 'NotAllowedError' ? 'permission-denied' : 'write-failed';
-    throw new EngineError({ code, message, site: null });
+    throw new EngineError({ code: CREATE_CODES[name] ?? 'write-failed', message, site: null });
+  }
+}
+
+/**
+ * Removes a file that was begun. A browser that is closing it cannot be stopped, and holds it until it is
+ * closed: then it goes.
+ * @param {FileSystemDirectoryHandle} folder
+ * @param {string} name
+ */
+async function removeWhenReleased(folder, name) {
+  for (let left = RETRIES; left > 0; left--) {
+    try {
+      await folder.removeEntry(name);
+      return;
+    } catch (error) {
+      const held = /** @type {DOMException} */ (error).name === 'NoModificationAllowedError';
+      if (!held) return;
+      await new Promise((resolve) => {
+        setTimeout(resolve, RETRY_MS);
+      });
+    }
   }
 }
 

@@ -8,7 +8,5 @@ const rules = { createScriptURL: () => 'sw.js' };
  */
 export function serviceWorkerUrl() {
   const { trustedTypes } = /** @type {any} */ (window);
-  return trustedTypes
-    ? trustedTypes.createPolicy('vhd-compactor', rules).createScriptURL('')
-    : rules.createScriptURL();
+  return trustedTypes ? trustedTypes.createPolicy('vhd-compactor', rules).createScriptURL('') : rules.createScriptURL();
 }

@@ -15,17 +15,18 @@ import type {
 export type { BlockMap, CompactReport, EstimateReport, InspectReport, JobProgress, LogEntry, VerifyReport };
 
 /** What a person chose; sources travel separately. */
-export type Choices = Omit<Options, 'parents'>;
+export type Choices = Omit<Options, 'parents' | 'findings'>;
 
 /** Where the new image goes. */
-export type Destination =
-  { kind: 'folder'; handle: FileSystemFileHandle } | { kind: 'download'; name: string };
+export type Destination = { kind: 'folder'; handle: FileSystemFileHandle } | { kind: 'download'; name: string };
+
+/** What a set of choices would reach, or why the engine refuses it. */
+export type Estimated = { estimate: EstimateReport } | { refused: string };
 
 /** What the main thread may ask of a worker: the name, what it takes, what it answers. */
 export interface Calls {
   open(file: File, parents: File[], choices: Choices): InspectReport;
-  /** One estimate for each named set of choices; null where the engine refuses the combination. */
-  estimates(variants: Record<string, Choices>): Record<string, EstimateReport | null>;
+  estimates(variants: Record<string, Choices>): Record<string, Estimated>;
   blockMap(cells: number, choices: Choices): BlockMap;
   compact(destination: Destination, choices: Choices): { report: CompactReport; blob: Blob | null };
   verify(original: File, compacted: File, parents: File[]): VerifyReport;
@@ -40,7 +41,7 @@ export type Request = {
 
 export interface Failure {
   /** The engine's codes, and a few of the page's own. */
-  code: ErrorCode | 'same-file' | 'blocked-folder';
+  code: ErrorCode | 'same-file' | 'blocked-folder' | 'reads-differently' | 'not-the-same';
   message: string;
   site: Site | null;
 }

@@ -100,6 +100,18 @@ export const ERRORS = {
       'The new image must not be written over the old one: until it is complete and checked, yours is the only copy. Nothing was written.',
     next: 'Choose another folder.',
   },
+  'reads-differently': {
+    title: 'The new image did not pass the comparison',
+    meaning:
+      'Read back, it differs from yours at the place below, so it was thrown away. Your file has only been read; it is as it was.',
+    next: 'Try again, to another drive if there is one: a failing drive can cause this. If it happens again, please report it with the detail below.',
+  },
+  'not-the-same': {
+    title: 'They do not hold the same',
+    meaning:
+      'The two disks read differently at the place below, which nothing proves to be free. Neither file was changed.',
+    next: 'Keep the original, and do not use the other one in its place. Was the original used after it was compacted? Then they differ rightly: compact it again.',
+  },
   'blocked-folder': {
     title: 'The browser does not let pages write there',
     meaning: 'Nothing was written. Your file is as it was.',

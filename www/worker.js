@@ -4,8 +4,9 @@
  */
 
 import { CompactorError, DownloadSink, FileSource, PickerSink, open, verify } from '../lib/index.web.js';
+import { findingsFor } from './findings.js';
 
-/** @import { Calls, Choices, Failure, Request, Told } from './types.js' */
+/** @import { Calls, Choices, Estimated, Failure, Request, Told } from './types.js' */
 /** @import { OpenImage } from '../lib/index.web.js' */
 /** @import { Job } from '../lib/types.js' */
 
@@ -29,9 +30,7 @@ const calls = {
 
   estimates(variants) {
     const opened = theImage();
-    return Object.fromEntries(
-      Object.entries(variants).map(([name, choices]) => [name, estimateOrNull(opened, choices)]),
-    );
+    return Object.fromEntries(Object.entries(variants).map(([name, choices]) => [name, estimateOf(opened, choices)]));
   },
 
   blockMap: (cells, choices) => theImage().blockMap(cells, choices),
@@ -39,12 +38,18 @@ const calls = {
   async compact(destination, choices) {
     const sink =
       destination.kind === 'folder' ? new PickerSink(destination.handle) : new DownloadSink(destination.name);
-    const report = await follow(theImage().compact(sink, choices));
+    const opened = theImage();
+    const findings = findingsFor(opened.sources, choices);
+    const report = await follow(opened.compact(sink, { ...choices, findings })).catch(
+      differenceAs('reads-differently'),
+    );
+    await findings.forget();
     return { report, blob: sink instanceof DownloadSink ? sink.blob : null };
   },
 
   async verify(original, compacted, parents) {
-    return follow(await verify(original, compacted, { parents: asSources(parents) }));
+    const comparison = await verify(original, compacted, { parents: asSources(parents) });
+    return follow(comparison).catch(differenceAs('not-the-same'));
   },
 
   watch(cells) {
@@ -88,12 +93,13 @@ function theImage() {
 /**
  * @param {OpenImage} opened
  * @param {Choices} choices
+ * @returns {Estimated}
  */
-function estimateOrNull(opened, choices) {
+function estimateOf(opened, choices) {
   try {
-    return opened.estimate(choices);
+    return { estimate: opened.estimate(choices) };
   } catch (error) {
-    if (error instanceof CompactorError && error.code !== 'internal') return null;
+    if (error instanceof CompactorError && error.code !== 'internal') return { refused: error.message };
     throw error;
   }
 }
@@ -109,14 +115,17 @@ async function follow(started) {
   let progressAt = 0;
   let mapAt = 0;
   let logged = 0;
+  let phase = '';
 
   const tell = (/** @type {boolean} */ always) => {
     const now = performance.now();
-    if (always || now - progressAt >= PROGRESS_EVERY_MS) {
+    const entered = started.progress.phase !== phase;
+    phase = started.progress.phase;
+    if (always || entered || now - progressAt >= PROGRESS_EVERY_MS) {
       progressAt = now;
       send({ event: 'progress', progress: started.progress, percent: started.percentComplete });
     }
-    if (mapCells > 0 && (always || now - mapAt >= MAP_EVERY_MS)) {
+    if (mapCells > 0 && (entered || now - mapAt >= MAP_EVERY_MS)) {
       mapAt = now;
       const map = started.blockMap(mapCells);
       if (map) send({ event: 'map', map });
@@ -144,10 +153,27 @@ function send(told) {
 }
 
 /**
+ * The engine tells a difference as a failed write that has a place on the disk.
+ * @param {Failure['code']} code
+ */
+function differenceAs(code) {
+  return (/** @type {unknown} */ error) => {
+    const differs = error instanceof CompactorError && error.code === 'write-failed' && error.site;
+    throw differs ? { code, message: error.message, site: error.site } : error;
+  };
+}
+
+/**
  * @param {unknown} error
  * @returns {Failure}
  */
 function asFailure(error) {
-  if (error instanceof CompactorError) return { code: error.code, message: error.message, site: error.site };
+  if (isFailure(error)) return { code: error.code, message: error.message, site: error.site };
   return { code: 'internal', message: error instanceof Error ? error.message : String(error), site: null };
 }
+
+/**
+ * @param {any} error
+ * @returns {error is Failure}
+ */
+const isFailure = (error) => typeof error?.code === 'string' && typeof error.message === 'string';

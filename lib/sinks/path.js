@@ -7,6 +7,9 @@ import { PathSource } from '../sources/path.js';
 
 /** @import { Sink } from '../types.js' */
 
+/** What zeros are compared with: how finely they are left out. */
+const ZEROS = Buffer.alloc(64 * 1024);
+
 /**
  * Writes the new image beside its place and renames it when it is complete (Node).
  *
@@ -143,10 +146,35 @@ export class PathSink {
   }
 
   /**
+   * Writes what is not zero: the rest of the file reads as zero anyway, and where the file system can
+   * leave it out it takes neither time nor room.
+   *
    * @param {Uint8Array} bytes
    * @param {number} position
    */
   #put(bytes, position) {
+    /** @param {number} from */
+    const grain = (from) => Math.min(bytes.length, from + ZEROS.length);
+    /** @param {number} from */
+    const isZero = (from) => ZEROS.subarray(0, grain(from) - from).equals(bytes.subarray(from, grain(from)));
+    let start = 0;
+    while (start < bytes.length) {
+      if (isZero(start)) {
+        start = grain(start);
+        continue;
+      }
+      let end = grain(start);
+      while (end < bytes.length && !isZero(end)) end = grain(end);
+      this.#writeAll(bytes.subarray(start, end), position + start);
+      start = end;
+    }
+  }
+
+  /**
+   * @param {Uint8Array} bytes
+   * @param {number} position
+   */
+  #writeAll(bytes, position) {
     const fd = this.#open();
     let done = 0;
     try {

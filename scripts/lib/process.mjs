@@ -1,6 +1,7 @@
 /** Child processes: find a program, run it and wait, keep what it printed for when it fails. */
 import { spawn } from 'node:child_process';
-import { accessSync, constants, statSync } from 'node:fs';
+import { accessSync, closeSync, constants, mkdtempSync, openSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { Stop } from './console.mjs';
 import { root } from './paths.mjs';
@@ -51,36 +52,50 @@ const killGroup = (/** @type {number} */ pid) => {
 const killGroups = () => groups.forEach(killGroup);
 
 /**
- * Runs a program without stdin and waits for it, whatever its exit code.
+ * Runs a program without stdin and waits for it, whatever its exit code. What it prints on stdout and
+ * stderr goes to one file, which keeps the order and needs nobody to read it meanwhile.
  * @param {string} command @param {string[]} args @param {RunOptions} [options] @returns {Promise<Outcome>}
  */
-export function attempt(command, args, { cwd = root, env = process.env, output = 'keep', limit } = {}) {
+export async function attempt(command, args, { cwd = root, env = process.env, output = 'keep', limit } = {}) {
+  const scratch = mkdtempSync(join(tmpdir(), 'vhd-compactor-run-'));
+  const file = join(scratch, 'output');
+  const fd = output === 'keep' ? openSync(file, 'w') : 2;
+  try {
+    // A process group of its own where there is a limit, so that it ends the grandchildren too.
+    const child = spawn(command, args, { cwd, env, stdio: ['ignore', fd, fd], detached: limit !== undefined });
+    const ended = await waitFor(child, limit);
+    return { ...ended, output: output === 'keep' ? readFileSync(file, 'utf8') : '' };
+  } finally {
+    if (output === 'keep') closeSync(fd);
+    rmSync(scratch, { recursive: true, force: true });
+  }
+}
+
+/**
+ * @param {import('node:child_process').ChildProcess} child @param {number} [limit]
+ * @returns {Promise<{ code: number, timedOut: boolean }>}
+ */
+function waitFor(child, limit) {
   return new Promise((resolve, reject) => {
-    const stdio =
-      output === 'show' ? /** @type {const} */ (['ignore', 2, 2]) : /** @type {const} */ (['ignore', 'pipe', 'pipe']);
-    // A process group of its own, so that a limit ends the grandchildren too.
-    const child = spawn(command, args, { cwd, env, stdio: [...stdio], detached: limit !== undefined });
-    /** @type {Buffer[]} */
-    const chunks = [];
-    child.stdout?.on('data', (chunk) => chunks.push(chunk));
-    child.stderr?.on('data', (chunk) => chunks.push(chunk));
+    const { pid } = child;
     let timedOut = false;
     /** @type {NodeJS.Timeout | undefined} */
     let timer;
-    const { pid } = child;
     if (limit !== undefined && pid !== undefined) {
-      if (groups.size === 0) endWithUs();
+      endWithUs();
       groups.add(pid);
       timer = setTimeout(() => {
         timedOut = true;
         killGroup(pid);
       }, limit);
     }
-    child.on('error', reject);
-    child.on('close', (code) => {
+    child.once('error', reject);
+    child.once('exit', (code) => {
       clearTimeout(timer);
+      // What it left running (a browser, a driver) ends with it.
+      if (limit !== undefined && pid !== undefined) killGroup(pid);
       groups.delete(pid);
-      resolve({ code: code ?? 1, output: Buffer.concat(chunks).toString(), timedOut });
+      resolve({ code: code ?? 1, timedOut });
     });
   });
 }

@@ -6,6 +6,7 @@ import { extname, join, normalize, sep } from 'node:path';
 /** @type {Record<string, string>} */
 const types = {
   '.css': 'text/css; charset=utf-8',
+  '.gz': 'application/gzip',
   '.html': 'text/html; charset=utf-8',
   '.ico': 'image/x-icon',
   '.js': 'text/javascript; charset=utf-8',

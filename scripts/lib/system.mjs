@@ -4,7 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { announce, say } from './console.mjs';
 import { inRoot, toolsFolder } from './paths.mjs';
 import { addToPath, attempt, which } from './process.mjs';
@@ -91,7 +91,7 @@ function aptGet() {
   };
 }
 
-/** A virtual environment of the pinned requirements; its `python3` goes in front of PATH. */
+/** A virtual environment of the pinned requirements: $PYTHON, and `python3` on PATH. */
 export async function ensurePython() {
   const requirements = inRoot('tests', 'requirements.txt');
   const version = createHash('sha256').update(readFileSync(requirements)).digest('hex').slice(0, 12);
@@ -107,5 +107,7 @@ export async function ensurePython() {
       else say(`  not possible; tests that need them will be skipped.\n${tail(filled.output)}`);
     });
   }
-  if (existsSync(join(home, 'complete'))) process.env.VHD_COMPACTOR_PYTHON = python;
+  if (!existsSync(join(home, 'complete'))) return;
+  process.env.PYTHON = python;
+  addToPath(dirname(python));
 }

@@ -24,6 +24,10 @@ use crate::units::{FileOffset, index, len64};
 const WORTH_NAMING: u64 = 64 << 10;
 /// Largest piece of bytes that is composed from payload.
 const COMPOSED: u64 = 1 << 20;
+/// How much of a block is composed at a time: blocks may be as large as 1 GiB.
+const SLICE: u64 = 4 << 20;
+/// Most slices that are dealt with at a time, where all of them become one piece.
+const MAX_SLICES: u32 = 1 << 16;
 
 /// What the scan decided, in numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +54,8 @@ pub struct Layout {
 enum Stage {
     Front(u64),
     Block(Option<u64>),
+    /// The payload of a block, from a byte of the disk on.
+    Payload(u64, u64),
     Tail,
     Done,
 }
@@ -84,16 +90,21 @@ impl Layout {
     /// omitted; and all that is free, where it was to be scrubbed.
     #[must_use]
     pub fn may_differ(&self, plan: &Plan) -> Extents {
-        if plan.options.scrub {
+        if plan.scrubs() {
             return plan.free.clone();
         }
-        let mut kept = Extents::new();
+        // Put together from what is omitted, not by taking away what is kept: a set may forget ranges.
+        let mut may_differ = Extents::new();
+        let mut from = 0;
         let mut block = self.out.next_stored(0);
         while let Some(at) = block {
-            kept.push(plan.range(at));
+            let kept = plan.range(at);
+            plan.free.within(from..kept.start).for_each(|range| may_differ.push(range));
+            from = kept.end;
             block = self.out.next_stored(at.saturating_add(1));
         }
-        plan.free.minus(&kept)
+        plan.free.within(from..plan.target.addressable_size).for_each(|range| may_differ.push(range));
+        may_differ
     }
 
     /// The next pieces: about `max_pieces`, and at most about `max_bytes` of made bytes. Empty when
@@ -109,7 +120,13 @@ impl Layout {
         max_bytes: u64,
     ) -> Result<Vec<Piece>> {
         let mut given = Given { pieces: Vec::new(), pending: self.pending.take(), made: 0 };
-        while given.pieces.len() < max_pieces && given.made < max_bytes {
+        let mut slices = 0u32;
+        while given.pieces.is_empty() || given.pieces.len() < max_pieces && given.made < max_bytes {
+            if slices == MAX_SLICES {
+                given.flush();
+                break;
+            }
+            slices = slices.saturating_add(1);
             let bitmaps = SourceBitmaps { disk, plan };
             self.stage = match self.stage {
                 Stage::Front(step) => match self.writer.front(&self.out, &bitmaps, step)? {
@@ -121,8 +138,19 @@ impl Layout {
                 },
                 Stage::Block(Some(block)) => {
                     given.extend(self.writer.before_payload(block, &bitmaps)?);
-                    self.payload(disk, plan, block, &mut given)?;
-                    Stage::Block(self.out.next_stored(block.saturating_add(1)))
+                    Stage::Payload(block, plan.range(block).start)
+                }
+                Stage::Payload(block, from) => {
+                    let range = plan.range(block);
+                    let to = from.saturating_add(SLICE).min(range.end);
+                    self.payload(disk, plan, block, from..to, &mut given)?;
+                    if to < range.end {
+                        Stage::Payload(block, to)
+                    } else {
+                        // Past the disk's end a block holds nothing.
+                        given.zeros(self.writer.block_size().saturating_sub(to.saturating_sub(range.start)));
+                        Stage::Block(self.out.next_stored(block.saturating_add(1)))
+                    }
                 }
                 Stage::Block(None) => Stage::Tail,
                 Stage::Tail => {
@@ -139,22 +167,23 @@ impl Layout {
         Ok(given.pieces)
     }
 
-    /// The payload of one stored block: exactly a block's bytes.
-    fn payload(&self, disk: &Disk, plan: &Plan, block: u64, given: &mut Given) -> Result<()> {
-        let range = plan.range(block);
-        let size = self.writer.block_size();
+    /// The payload of `part` of the disk, which lies in the stored block `block`.
+    fn payload(
+        &self,
+        disk: &Disk,
+        plan: &Plan,
+        block: u64,
+        part: Range<u64>,
+        given: &mut Given,
+    ) -> Result<()> {
         if plan.recomposes() {
-            self.compose(disk, plan, range.clone(), given)?;
-        } else {
-            let top = disk.top()?;
-            let payload = top.blocks.get(block).payload();
-            let offset = payload.ok_or_else(|| Error::internal("a kept block without payload"))?;
-            let own = Own { image: top, layer: 0, offset, range: range.clone() };
-            own.give(plan, given)?;
+            return self.compose(disk, plan, part, given);
         }
-        // Past the disk's end a block holds nothing.
-        given.zeros(size.saturating_sub(range.end.saturating_sub(range.start)));
-        Ok(())
+        let top = disk.top()?;
+        let payload = top.blocks.get(block).payload();
+        let payload = payload.ok_or_else(|| Error::internal("a kept block without payload"))?;
+        let offset = payload.plus(part.start.saturating_sub(plan.range(block).start))?;
+        Own { image: top, layer: 0, offset, range: part }.give(plan, given)
     }
 
     fn compose(&self, disk: &Disk, plan: &Plan, range: Range<u64>, given: &mut Given) -> Result<()> {
@@ -183,7 +212,7 @@ impl Own<'_> {
     /// stay its own, so that they read as zero and not as the parent.
     fn give(&self, plan: &Plan, given: &mut Given) -> Result<()> {
         let free: Vec<Range<u64>> =
-            if plan.options.scrub { plan.free.within(self.range.clone()).collect() } else { Vec::new() };
+            if plan.scrubs() { plan.free.within(self.range.clone()).collect() } else { Vec::new() };
         let mut at = self.range.start;
         for hole in free.into_iter().chain(std::iter::once(self.range.end..self.range.end)) {
             let from = self.offset.plus(at.saturating_sub(self.range.start))?;

@@ -19,6 +19,7 @@ mod blockmap;
 #[cfg(test)]
 mod chain_tests;
 mod estimate;
+pub mod findings;
 mod layout;
 mod options;
 mod plan;

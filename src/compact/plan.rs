@@ -147,11 +147,18 @@ impl Plan {
         self.target.format == Format::Vhdx
     }
 
-    /// Whether stored blocks are composed anew, rather than copied as they are.
+    /// Whether free sectors of kept blocks are written as zeros.
+    #[must_use]
+    pub const fn scrubs(&self) -> bool {
+        self.options.scrub
+    }
+
+    /// Whether stored blocks are composed anew from what the whole chain reads, rather than copied with their
+    /// sector bitmaps.
     #[must_use]
     pub const fn recomposes(&self) -> bool {
         let differencing = matches!(self.target.disk_type, DiskType::Differencing);
-        !self.target.same_blocks || (self.options.scrub && !differencing)
+        !self.target.same_blocks || (self.scrubs() && !differencing)
     }
 
     /// How a candidate that stays is stored.

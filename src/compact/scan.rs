@@ -45,7 +45,7 @@ pub struct Scan {
     done: u64,
     total: u64,
     bytes_read: u64,
-    /// Whether anything was omitted that does not read as zero.
+    /// Whether anything that may not read as zero was omitted, or is scrubbed.
     reads_changed: bool,
     /// Whether a block that is composed anew holds data where its sector bitmap says "never written".
     readings_differ: bool,
@@ -72,6 +72,23 @@ impl Scan {
             buffer: Vec::new(),
             other: Vec::new(),
         })
+    }
+
+    /// Goes back to what an earlier scan of the same plan had found.
+    pub(super) fn restore(
+        &mut self,
+        words: Vec<u64>,
+        next: Option<u64>,
+        tally: Tally,
+        done: u64,
+        flags: u64,
+    ) {
+        self.out.restore(words);
+        self.next = next;
+        self.tally = tally;
+        self.done = done.min(self.total);
+        self.reads_changed = flags & 1 != 0;
+        self.readings_differ = flags & 2 != 0;
     }
 
     /// Looks at blocks until about `budget` bytes' worth of reading is done.
@@ -129,7 +146,8 @@ impl Scan {
         self.tally
     }
 
-    /// Whether anything was omitted that did not read as zero: then reads of free space change.
+    /// Whether anything that may not read as zero was omitted or is scrubbed: then reads of free space
+    /// change.
     #[must_use]
     pub const fn reads_changed(&self) -> bool {
         self.reads_changed
@@ -172,7 +190,7 @@ impl Scan {
                 let range = plan.range(block);
                 self.done = self.done.saturating_add(range.end.saturating_sub(range.start)).min(self.total);
                 if matches!(verdict, Verdict::InUse) {
-                    self.reads_changed |= plan.options.scrub && plan.free.intersects(range.clone());
+                    self.reads_changed |= plan.scrubs() && plan.free.intersects(range.clone());
                     if plan.recomposes() && !self.readings_differ {
                         self.readings_differ = contradicts_bitmap(disk, range)?;
                     }
@@ -219,9 +237,10 @@ impl Scan {
         Ok(Verdict::Zero)
     }
 
-    /// A block of a child that stays a child. It goes as equal if the parents read the same where it holds
-    /// sectors of its own, or zero where those are free; and (VHDX) as zero if all of it reads as zero or
-    /// is free. What a missing parent would tell speaks against both.
+    /// A block of a child that stays a child. It goes as zero (VHDX) if all of it reads as zero; as equal
+    /// if the parents read the same where it holds sectors of its own, or zero where those are free; and as
+    /// zero again if what is not zero is free. Zero comes first: what a parent reads where nothing was ever
+    /// written is not for every program zero. What a missing parent would tell speaks against all of it.
     ///
     /// Sectors of a block that stays are left alone, even where they equal the parent: a block takes the
     /// same space with any bitmap, and what the child holds itself no other file can lose.
@@ -237,6 +256,7 @@ impl Scan {
         };
         let free: Vec<_> = plan.free.within(range.clone()).collect();
         let mut zero = plan.has_zero_marker();
+        let mut wholly_zero = zero;
         let mut equal = true;
         let mut differs_where_free = false;
         for (run, is_own) in own {
@@ -260,6 +280,7 @@ impl Scan {
                 disk.read_below(0, at, bytes)?;
                 self.bytes_read = self.bytes_read.saturating_add(len64(n));
                 zero = zero && zero_except(bytes, at, &free);
+                wholly_zero = wholly_zero && is_zero(bytes);
                 if is_own && equal {
                     self.other.resize(n.max(self.other.len()), 0);
                     let parent = self.other.get_mut(..n).unwrap_or_default();
@@ -273,17 +294,18 @@ impl Scan {
                 (at, size) = (to, RUN);
             }
         }
-        match (equal, zero) {
-            (true, _) => {
-                self.reads_changed |= differs_where_free;
-                Ok(Verdict::EqualToParent)
-            }
-            (false, true) => {
-                self.reads_changed |= !free.is_empty();
-                Ok(Verdict::Zero)
-            }
-            (false, false) => Ok(Verdict::InUse),
+        if zero && wholly_zero {
+            return Ok(Verdict::Zero);
         }
+        if equal {
+            self.reads_changed |= differs_where_free;
+            return Ok(Verdict::EqualToParent);
+        }
+        if zero {
+            self.reads_changed = true;
+            return Ok(Verdict::Zero);
+        }
+        Ok(Verdict::InUse)
     }
 }
 

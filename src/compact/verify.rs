@@ -57,12 +57,7 @@ impl Verification {
     /// # Errors
     /// `write-failed` where the sizes of the disks already differ.
     pub fn new(source: &Disk, output: &Disk, may_differ: Extents, same_bitmaps: bool) -> Result<Self> {
-        let (a, b) = (source.top()?.geometry, output.top()?.geometry);
-        if a.virtual_size.max(a.addressable_size) != b.virtual_size.max(b.addressable_size) {
-            return Err(Error::new(ErrorKind::WriteFailed, "the two disks have different sizes")
-                .expected(a.addressable_size, b.addressable_size));
-        }
-        let size = a.addressable_size;
+        let size = check_sizes(source.top()?, output.top()?)?;
         Ok(Self {
             at: 0,
             size,
@@ -182,6 +177,23 @@ impl Verification {
         }
         Ok(())
     }
+}
+
+/// The size of the disk that both images hold. The new one may address more where the source's own
+/// structures fall short of a size that they name; then nothing is stored there.
+fn check_sizes(source: &Image, output: &Image) -> Result<u64> {
+    let (a, b) = (source.geometry, output.geometry);
+    let same = if source.format == output.format {
+        a.virtual_size == b.virtual_size && a.addressable_size <= b.addressable_size
+    } else {
+        a.addressable_size == b.addressable_size && b.addressable_size == b.virtual_size
+    };
+    let past_end = a.addressable_size.div_ceil(b.block_size.max(1));
+    if same && output.blocks.next_known(past_end).is_none() {
+        return Ok(a.addressable_size);
+    }
+    Err(Error::new(ErrorKind::WriteFailed, "the two disks have different sizes")
+        .expected(a.addressable_size, b.addressable_size))
 }
 
 /// Compares the sector bitmaps of the blocks that begin in `window`, where both images keep them.

@@ -94,6 +94,20 @@ impl BlockPlan {
         self.ranks.clear();
     }
 
+    /// The states as words, for keeping them.
+    #[must_use]
+    pub fn words(&self) -> &[u64] {
+        &self.states.words
+    }
+
+    /// Replaces all states by words that [`BlockPlan::words`] gave of a plan of this length.
+    pub fn restore(&mut self, words: Vec<u64>) {
+        if words.len() == self.states.words.len() {
+            self.states.words = words;
+            self.ranks.clear();
+        }
+    }
+
     /// Counts, so that [`BlockPlan::rank`] and [`BlockPlan::stored`] may be asked.
     pub fn seal(&mut self) {
         self.ranks.clear();

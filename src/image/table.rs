@@ -1,14 +1,15 @@
 //! The block table: for each block of the disk, its state and the place of its payload.
 //!
 //! ```text
-//!   page 0        page 1            page 2
-//!   Uniform(0)    Mixed[1024 × u64] Absent[1024 × u8] …   one word a block: file offset │ state (3 bits)
+//!   page 0     page 1                   page 2              page 3
+//!   Uniform(0) Few(0, [(17, word), …])  Absent[1024 × u8]   Mixed[1024 × u64]
+//!              one word a block: file offset │ state (3 bits)
 //! ```
-//! Long stretches in one state cost a word a page, and stretches without payload a byte a block, so that a
-//! 64 TiB disk with little in it is small.
+//! Long stretches in one state cost a word a page, blocks scattered among them a little more, and stretches
+//! without payload a byte a block, so that a 64 TiB disk with little in it is small.
 
 use crate::error::{Error, Result};
-use crate::units::{FileOffset, index};
+use crate::units::{FileOffset, index, len64};
 
 /// What an image says of one block. Payload offsets are multiples of 512.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,9 +65,14 @@ impl BlockState {
 const STATE: u64 = 511;
 const PAGE: usize = 1024;
 
+/// Most blocks of a page that differ from the rest before each block has a word of its own.
+const FEW: usize = 128;
+
 #[derive(Debug, Clone)]
 enum Page {
     Uniform(u64),
+    /// All blocks have this word but those listed, by slot, ascending.
+    Few(u64, Box<[(u16, u64)]>),
     /// No block has payload: the word is the state.
     Absent(Box<[u8]>),
     Mixed(Box<[u64]>),
@@ -74,14 +80,43 @@ enum Page {
 
 impl Page {
     fn of(words: &[u64]) -> Self {
+        let absent = [0, 1, 2, 3].map(|state| (words.iter().filter(|&&word| word == state).count(), state));
+        let (count, common) = absent.into_iter().max().unwrap_or_default();
         let first = words.first().copied().unwrap_or_default();
         if words.iter().all(|&word| word == first) {
             return Self::Uniform(first);
+        }
+        if words.len().saturating_sub(count) <= FEW {
+            let others = (0u16..).zip(words.iter().copied()).filter(|&(_, word)| word != common);
+            return Self::Few(common, others.collect());
         }
         let states: Option<Vec<u8>> = words.iter().map(|&word| u8::try_from(word).ok()).collect();
         match states {
             Some(states) => Self::Absent(states.into()),
             None => Self::Mixed(words.into()),
+        }
+    }
+
+    fn get(&self, slot: usize) -> Option<u64> {
+        match self {
+            Self::Uniform(word) => Some(*word),
+            Self::Few(common, others) => {
+                let place = others.binary_search_by_key(&slot, |&(slot, _)| usize::from(slot)).ok();
+                Some(place.and_then(|place| others.get(place)).map_or(*common, |&(_, word)| word))
+            }
+            Self::Absent(states) => states.get(slot).copied().map(u64::from),
+            Self::Mixed(words) => words.get(slot).copied(),
+        }
+    }
+
+    /// The first slot at or after `from` whose block is not [`BlockState::NotPresent`].
+    fn next_known(&self, from: usize) -> Option<usize> {
+        match self {
+            Self::Uniform(0) => None,
+            Self::Few(0, others) => {
+                others.iter().map(|&(slot, _)| usize::from(slot)).find(|&slot| slot >= from)
+            }
+            _ => (from..PAGE).find(|&slot| self.get(slot).is_some_and(|word| word != 0)),
         }
     }
 }
@@ -133,7 +168,7 @@ impl BlockTable {
         }
         let mut rest = count;
         while rest > 0 {
-            let page = crate::units::len64(PAGE);
+            let page = len64(PAGE);
             if self.tail.is_empty() && rest >= page {
                 self.pages.push(Page::Uniform(state.pack()));
                 rest = rest.saturating_sub(page);
@@ -148,8 +183,8 @@ impl BlockTable {
     /// How many blocks there are.
     #[must_use]
     pub fn len(&self) -> u64 {
-        let full = crate::units::len64(self.pages.len()).saturating_mul(crate::units::len64(PAGE));
-        full.saturating_add(crate::units::len64(self.tail.len()))
+        let full = len64(self.pages.len()).saturating_mul(len64(PAGE));
+        full.saturating_add(len64(self.tail.len()))
     }
 
     /// Whether there are no blocks.
@@ -176,9 +211,7 @@ impl BlockTable {
         let word = index(block, "a block number").ok().and_then(|block| {
             let (page, slot) = (block / PAGE, block % PAGE);
             match self.pages.get(page) {
-                Some(Page::Uniform(word)) => Some(*word),
-                Some(Page::Absent(states)) => states.get(slot).copied().map(u64::from),
-                Some(Page::Mixed(words)) => words.get(slot).copied(),
+                Some(page) => page.get(slot),
                 None if page == self.pages.len() => self.tail.get(slot).copied(),
                 None => None,
             }
@@ -190,20 +223,17 @@ impl BlockTable {
     /// found in big steps over what was never written.
     #[must_use]
     pub fn next_known(&self, from: u64) -> Option<u64> {
-        const PAGE_LEN: u64 = 1024;
-        let mut block = from;
-        while block < self.len() {
-            let page = index(block / PAGE_LEN, "a block number").ok()?;
-            if matches!(self.pages.get(page), Some(Page::Uniform(0))) {
-                block = (block / PAGE_LEN).saturating_add(1).saturating_mul(PAGE_LEN);
-                continue;
+        let first = index(from, "a block number").ok()?;
+        let mut slot = first % PAGE;
+        let mut start = from.saturating_sub(len64(slot));
+        for page in self.pages.get(first / PAGE..).unwrap_or_default() {
+            if let Some(known) = page.next_known(slot) {
+                return Some(start.saturating_add(len64(known)));
             }
-            if self.get(block) != BlockState::NotPresent {
-                return Some(block);
-            }
-            block = block.saturating_add(1);
+            slot = 0;
+            start = start.saturating_add(len64(PAGE));
         }
-        None
+        (start.max(from)..self.len()).find(|&block| self.get(block) != BlockState::NotPresent)
     }
 }
 
@@ -223,7 +253,8 @@ mod tests {
             };
             table.push(state).unwrap();
         }
-        assert_eq!(table.pages.iter().filter(|p| matches!(p, Page::Mixed(_))).count(), 1);
+        assert_eq!(table.pages.iter().filter(|p| matches!(p, Page::Few(0, _))).count(), 1);
+        assert_eq!(table.pages.iter().filter(|p| matches!(p, Page::Uniform(0))).count(), 96);
         assert_eq!(table.len(), 100_000);
         assert_eq!(table.next_known(0), Some(70_001));
         assert_eq!(table.next_known(70_002), None);
@@ -242,6 +273,7 @@ mod tests {
             table.push(BlockState::Zero).unwrap();
         }
         assert!(!table.pages.iter().any(|p| matches!(p, Page::Mixed(_))));
+        assert!(table.pages.iter().any(|p| matches!(p, Page::Absent(_))));
         assert_eq!(table.len(), 5001 + 4096);
         assert_eq!((table.get(0), table.get(1)), (BlockState::Zero, BlockState::NotPresent));
         assert_eq!(table.next_known(1), Some(5001));
@@ -249,10 +281,10 @@ mod tests {
         assert!(table.push_many(BlockState::Present(FileOffset::new(512)), 2).is_err());
     }
 
-    fn state() -> impl Strategy<Value = BlockState> {
+    fn state(absent: u32) -> impl Strategy<Value = BlockState> {
         let at = (0u64..1 << 50).prop_map(|s| FileOffset::new(s * 512));
         prop_oneof![
-            4 => Just(BlockState::NotPresent),
+            absent => Just(BlockState::NotPresent),
             1 => Just(BlockState::Zero),
             1 => Just(BlockState::Undefined),
             1 => Just(BlockState::Unmapped),
@@ -263,7 +295,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn holds_what_was_pushed(states in proptest::collection::vec(state(), 0..3000)) {
+        fn holds_what_was_pushed(
+            states in prop_oneof![
+                proptest::collection::vec(state(4), 0..3000),
+                proptest::collection::vec(state(90), 0..5000),
+            ],
+        ) {
             let mut table = BlockTable::new();
             for &s in &states {
                 table.push(s).unwrap();

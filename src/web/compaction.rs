@@ -10,6 +10,7 @@ use wasm_bindgen::prelude::*;
 use super::error::{give, to_js};
 use super::report::{BlockMapReport, CompactOutcome, ProgressReport, VerificationReport};
 use super::source::{JsSource, from_number, number, since_2000};
+use crate::compact::findings::{self, fingerprint};
 use crate::compact::{Analysis, Fresh, Layout, Plan, Scan, Verification, block_map, mapped};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extents::Extents;
@@ -100,6 +101,36 @@ impl Compaction {
         let progress = scan.step(&self.analysis.disk, &self.plan, from_number(budget).unwrap_or(1));
         self.scan_read = scan.bytes_read();
         give(progress.map(ProgressReport::from))
+    }
+
+    /// What the scan has found so far, as bytes that may be kept for a repeat; nothing once it is over.
+    /// `files` is what is known of the files besides their contents: names, sizes, times.
+    ///
+    /// # Errors
+    /// A `CompactorError`.
+    #[wasm_bindgen(js_name = saveFindings)]
+    pub fn save_findings(&self, files: &str) -> Result<Option<Vec<u8>>, JsValue> {
+        let Phase::Scan(scan) = &self.phase else { return Ok(None) };
+        let print = fingerprint(&self.analysis.disk, &self.plan, files).map_err(|error| to_js(&error))?;
+        Ok(Some(findings::save(scan, &print)))
+    }
+
+    /// Goes on where an earlier scan of the same files with the same options stopped. False where the
+    /// findings are another's or damaged: then nothing of them is used.
+    ///
+    /// # Errors
+    /// A `CompactorError`.
+    #[wasm_bindgen(js_name = resumeFindings)]
+    pub fn resume_findings(&mut self, files: &str, bytes: &[u8]) -> Result<bool, JsValue> {
+        let resumed = fingerprint(&self.analysis.disk, &self.plan, files)
+            .and_then(|print| findings::resume(&self.plan, &print, bytes));
+        match resumed.map_err(|error| to_js(&error))? {
+            Some(scan) if matches!(self.phase, Phase::Scan(_)) => {
+                self.phase = Phase::Scan(Box::new(scan));
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
     }
 
     /// After the scan: what was decided and how large the new image is, exactly.

@@ -35,8 +35,16 @@ pub fn analyse(path: &Path, parents: &[&Path]) -> Result<Analysis> {
     Analysis::open(input(path)?, parents.iter().map(|p| input(p)).collect::<Result<_>>()?)
 }
 
-/// Executes a layout into a file, as a host does.
-pub fn write(layout: &mut Layout, analysis: &Analysis, plan: &Plan, output: &Path) -> Result<()> {
+/// Executes a layout into a file, as a host does: source ranges are bytes of the files as they lie there
+/// (`files`: the image, then its parents as given), whatever a log says of them.
+pub fn write(
+    layout: &mut Layout,
+    analysis: &Analysis,
+    plan: &Plan,
+    files: &[&Path],
+    output: &Path,
+) -> Result<()> {
+    let sources: Vec<NativeFile> = files.iter().map(NativeFile::open).collect::<Result<_>>()?;
     let mut file = File::create(output).unwrap();
     let mut at = 0;
     loop {
@@ -50,12 +58,12 @@ pub fn write(layout: &mut Layout, analysis: &Analysis, plan: &Plan, output: &Pat
                 Piece::Zeros(_) => {}
                 Piece::Bytes(bytes) => file.write_all(bytes).unwrap(),
                 Piece::Source { layer, range } => {
-                    let container = &analysis.disk.layers()[*layer].container;
+                    let source = &sources[analysis.files[*layer]];
                     let mut buf = vec![0; 4 << 20];
                     let mut from = range.start;
                     while from < range.end {
                         let n = (range.end - from).min(buf.len() as u64);
-                        container.read_exact_at(from, &mut buf[..n as usize])?;
+                        source.read_exact_at(from, &mut buf[..n as usize])?;
                         file.write_all(&buf[..n as usize]).unwrap();
                         from += n;
                     }
@@ -83,7 +91,8 @@ pub fn compact(
     let id = |n: u128| uuid::Uuid::from_u128(0x1234_5678_9abc_4def_8000_0000_0000_0000 + n);
     let fresh = Fresh { file_write: id(1), data_write: id(2), disk: id(3), time_stamp: 0 };
     let mut layout = Layout::new(&analysis.disk, &plan, scan, &fresh)?;
-    write(&mut layout, &analysis, &plan, output)?;
+    let files: Vec<&Path> = std::iter::once(source).chain(parents.iter().copied()).collect();
+    write(&mut layout, &analysis, &plan, &files, output)?;
     let mut layers = vec![Rc::new(image::open(input(output)?.file)?)];
     if plan.target.disk_type == DiskType::Differencing {
         layers.extend(analysis.disk.layers()[1..].iter().cloned());

@@ -26,10 +26,18 @@ test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
   });
 });
 
+test('a skip that is written past the harness counts, too', () => {
+  const output = `test volumes::mounts ... skipped: volumes::mounts: no loop devices
+ok
+test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured`;
+  assert.deepEqual(ofCargo(output).skipped, [{ name: 'volumes::mounts', why: 'no loop devices' }]);
+});
+
 test('several reasons of one test are one skip', () => {
   const output = `---- corpus stdout ----
 skipped: corpus: a.vhd is missing
 skipped: corpus: b.vhd is missing
+skipped: corpus: a.vhd is missing
 test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out`;
   assert.deepEqual(ofCargo(output), {
     passed: 0,

@@ -39,6 +39,11 @@ test('a failure shows what was printed, lets the other steps run, and is the exi
   assert.doesNotMatch(text, /never shown/);
 });
 
+test('stdout and stderr come in the order in which they were written', async () => {
+  const { output, code } = await attempt('sh', ['-c', 'echo 1; echo 2 >&2; echo 3; exit 3']);
+  assert.deepEqual([output, code], ['1\n2\n3\n', 3]);
+});
+
 test('a program beyond its limit is ended together with its children', async () => {
   const script = `
     const { spawn } = require('node:child_process');

@@ -244,11 +244,16 @@ print(digest.hexdigest()[:16])";
     assert_eq!(run("python3", &args).trim(), expected, "{library} reads {} differently", text(paths[0]));
 }
 
+/// Says why a test does less.
+fn skip(test: &str, why: &str) {
+    println!("skipped: {test}: {why}");
+}
+
 pub fn have_python(test: &str, library: &str) -> bool {
     let found = Command::new("python3").args(["-c", &format!("import {library}")]).output();
     let found = found.is_ok_and(|output| output.status.success());
     if !found {
-        println!("skipped: {test}: the Python library {library} is missing");
+        skip(test, &format!("the Python library {library} is missing"));
     }
     found
 }
@@ -288,7 +293,7 @@ pub fn change(path: &Path, seed: u64) {
         file.seek(SeekFrom::Start(at)).unwrap();
         file.write_all(&[(n + seed) as u8 | 0x80; 4096]).unwrap();
     }
-    let whole = seed * 3 % (size >> 20) << 20;
+    let whole = (seed * 3 % (size >> 20)) << 20;
     file.seek(SeekFrom::Start(whole)).unwrap();
     file.write_all(&vec![0x5a; 1 << 20]).unwrap();
 }
@@ -296,7 +301,7 @@ pub fn change(path: &Path, seed: u64) {
 /// The corpus' own writer of VHDX, for shapes that no stock tool makes.
 pub fn vhdtool(test: &str, args: &[&str]) -> bool {
     let Some(tool) = corpus().map(|c| c.join("gen/vhdtool.py")).filter(|p| p.is_file()) else {
-        println!("skipped: {test}: the corpus is not there");
+        skip(test, "the corpus is not there");
         return false;
     };
     let tool: PathBuf = tool;

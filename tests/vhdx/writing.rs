@@ -52,19 +52,13 @@ fn strangers_images_are_rewritten() {
     }
 }
 
-/// 256 MiB to 10 GiB, so only the judges that skip holes are asked.
+/// 256 MiB to 1 GiB, so only the judges that skip holes are asked.
 #[test]
 fn large_images_of_strangers_are_rewritten() {
     let test = "large_images_of_strangers_are_rewritten";
     let dir = tempfile::tempdir().unwrap();
     let output = dir.path().join("out.vhdx");
-    for name in [
-        "test-disk2vhd.vhdx",
-        "iotest-dynamic-1G.vhdx",
-        "discutils-btrfs.vhdx",
-        "discutils-xfs5.vhdx",
-        "discutils-vhdx-log-replay.vhdx",
-    ] {
+    for name in ["test-disk2vhd.vhdx", "discutils-btrfs.vhdx", "discutils-vhdx-log-replay.vhdx"] {
         let Some(source) = unpack(test, name, dir.path()) else { continue };
         rewrite(&source, &output);
         assert!(open(&output).warnings.is_empty(), "{name}");

@@ -14,21 +14,22 @@ PATH=$PATH:/usr/sbin:/sbin
 text() { yes "$2" | head -c "$(($1 * 1048576))"; }
 
 mkdir live old
-text 1 yes > live/holiday.bmp
-text 2 new > live/film.mov
+# What stays says "yes", what is deleted says "del", what was there before says "old".
+text 1 yes > live/picture.bmp
+text 2 yes > live/film.mov
+text 2 del > live/deleted.mov
 for n in 1 2 3 4; do
   text 2 del > "old/build$n.log"
-  text 1 us > "old/notes$n.txt"
+  text 1 yes > "old/notes$n.txt"
 done
 
 # FAT16 upon a partition that was full of something else before, with files deleted between others.
 text 12 old > fat.part
 mkfs.fat -F 16 -s 4 -n PICTURES fat.part > /dev/null
-for n in 1 2 3; do
-  mcopy -i fat.part live/holiday.bmp "::pic$n.bmp"
-  mcopy -i fat.part live/film.mov "::film$n.mov"
-done
-mdel -i fat.part ::film1.mov ::film3.mov
+for name in deleted.mov picture.bmp film.mov; do mcopy -i fat.part "live/$name" ::; done
+mcopy -i fat.part live/deleted.mov ::deleted2.mov
+mcopy -i fat.part live/picture.bmp ::picture2.bmp
+mdel -i fat.part ::deleted.mov ::deleted2.mov
 
 # ext4, with files deleted between files that stay, upon a partition whose end was never written.
 text 15 old > ext4.part
@@ -38,7 +39,7 @@ for n in 1 2 3 4; do debugfs -w -R "rm /build$n.log" ext4.part; done 2> /dev/nul
 e2fsck -fn ext4.part > /dev/null 2>&1
 
 truncate -s 48M disk
-printf '%s\n' 'label: dos' 'start=2048, size=12MiB, type=6' 'start=13MiB, size=35MiB, type=83' | sfdisk -q disk
+printf '%s\n' 'label: dos' 'start=2048, size=12MiB, type=6' 'start=13MiB, size=35MiB, type=83' | sfdisk -q disk > /dev/null
 dd if=fat.part of=disk bs=1M seek=1 conv=notrunc status=none
 dd if=ext4.part of=disk bs=1M seek=13 conv=notrunc status=none
 qemu-img convert -f raw -O vhdx -o subformat=dynamic,block_size=1M disk sample.vhdx

@@ -73,7 +73,7 @@ function view(image, signal, actions) {
     case 'needs-parent':
       return [missingParent(image, actions.addFiles)];
     case 'ready':
-      return [...readyNotices(image), readyView(image, signal)];
+      return [...readyNotices(image, signal), readyView(image, signal)];
     case 'waiting':
     case 'running':
       return [runningView(image, signal)];
@@ -105,16 +105,10 @@ function missingParent(image, addFiles) {
     {
       title: `This image needs its parent, ${name}`,
       meaning: `${missing?.wantedBy && missing.wantedBy !== image.name ? `“${displayText(missing.wantedBy)}”, on which it builds,` : 'It is a differencing image and'} holds only what changed since its parent. Without the parent nobody can tell what is free; only what the child holds by itself can be looked at. Neither file is ever changed.`,
-      next:
-        paths.length > 0
-          ? `Drop it here too. It was last seen at: ${paths.join('  ·  ')}`
-          : 'Drop it here too.',
+      next: paths.length > 0 ? `Drop it here too. It was last seen at: ${paths.join('  ·  ')}` : 'Drop it here too.',
     },
     '',
-    [
-      button('Choose the parent…', addFiles, 'primary'),
-      button('Go on without it', () => image.goAlone(), 'quiet'),
-    ],
+    [button('Choose the parent…', addFiles, 'primary'), button('Go on without it', () => image.goAlone(), 'quiet')],
   );
 }
 
@@ -136,9 +130,7 @@ function stateSentence({ name, state, estimate, outcome }) {
         ? `${name} is read. The new image will take ${bytes(estimate.outputSize)} or less.`
         : `${name} is read.`;
     case 'done':
-      return outcome
-        ? `${name} is done: the new image takes ${bytes(outcome.report.outputSize)}.`
-        : `${name} is done.`;
+      return outcome ? `${name} is done: the new image takes ${bytes(outcome.report.outputSize)}.` : `${name} is done.`;
     default:
       return `${name}: ${STATES[state] ?? state}.`;
   }

@@ -25,9 +25,7 @@ export function mountCompare() {
   const choose = (/** @type {string} */ slot, /** @type {File | undefined} */ file) => {
     if (!file) return;
     chosen[slot] = file;
-    byId(`pick-${slot}`)
-      .querySelector('.slot-file')
-      ?.replaceChildren(foreign(file.name), ' ', size(file.size));
+    byId(`pick-${slot}`).querySelector('.slot-file')?.replaceChildren(foreign(file.name), ' ', size(file.size));
     start.disabled = !chosen.original || !chosen.compacted;
     byId('compare-outcome').replaceChildren();
   };
@@ -95,9 +93,7 @@ async function compare(original, compacted, start) {
     announce('The two images hold the same.');
   } catch (error) {
     const failure =
-      error instanceof EngineError
-        ? error
-        : new EngineError({ code: 'internal', message: String(error), site: null });
+      error instanceof EngineError ? error : new EngineError({ code: 'internal', message: String(error), site: null });
     outcome.replaceChildren(
       failure.code === 'cancelled' ? notice('plain', { title: 'Cancelled' }) : failureNotice(failure),
     );
@@ -126,7 +122,7 @@ function same({ verification }) {
           'p',
           {},
           el('strong', {}, 'They hold the same. '),
-          `${bytes(verification.comparedBytes)} were compared; ${bytes(verification.skippedFreeBytes)} are proved free and were not.`,
+          `${bytes(verification.comparedBytes)} were compared byte by byte; ${bytes(verification.skippedFreeBytes)} are proved free and may differ.`,
         ),
       ),
       el('p', { class: 'muted detail' }, `${verification.algorithm}: `, el('code', {}, verification.digest)),

@@ -28,9 +28,7 @@ export function fromTemplate(id) {
   const template = /** @type {HTMLTemplateElement} */ (byId(id));
   const copy = /** @type {DocumentFragment} */ (template.content.cloneNode(true));
   const root = /** @type {HTMLElement} */ (copy.firstElementChild);
-  const slots = new Map(
-    [...root.querySelectorAll('[data-slot]')].map((one) => [one.getAttribute('data-slot'), one]),
-  );
+  const slots = new Map([...root.querySelectorAll('[data-slot]')].map((one) => [one.getAttribute('data-slot'), one]));
   /**
    * @param {string} name
    * @returns {HTMLElement}

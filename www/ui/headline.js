@@ -1,6 +1,6 @@
 /** The estimate: from how much to how much, and how that is worked out. */
 
-import { bytes, exactBytes, percent } from '../format.js';
+import { bytes, displayText, exactBytes, percent } from '../format.js';
 import { bars } from './bars.js';
 import { el, foreign, size } from './dom.js';
 
@@ -11,7 +11,12 @@ import { el, foreign, size } from './dom.js';
 export function headline(image) {
   const { report, estimate } = image;
   if (!report) return [];
-  if (!estimate) return [el('p', { class: 'saves' }, 'These choices do not go together for this image.')];
+  if (!estimate) {
+    return [
+      el('p', { class: 'figures' }, size(report.fileSize)),
+      el('p', { class: 'refused' }, displayText(image.refused ?? 'Working it out…', 600)),
+    ];
+  }
 
   const { exact } = estimate;
   const after = Math.min(estimate.outputSize, report.fileSize);
@@ -26,7 +31,7 @@ export function headline(image) {
       el('span', { class: 'visually-hidden' }, ' becomes '),
       el('span', { class: 'to' }, size(after), exact ? null : el('small', {}, ' or less')),
     ),
-    el('p', { class: 'saves' }, savesLine(report.fileSize, saved, maybe, exact)),
+    el('p', { class: saved > 0 ? 'saves' : 'refused' }, savesLine(report.fileSize, saved, maybe, exact)),
     bars([
       {
         label: 'Now',

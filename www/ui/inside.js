@@ -20,13 +20,9 @@ export function inside(image) {
     el(
       'h3',
       {},
-      report.volumes.length === 1
-        ? 'The volume inside'
-        : `The ${plural(report.volumes.length, 'volume')} inside`,
+      report.volumes.length === 1 ? 'The volume inside' : `The ${plural(report.volumes.length, 'volume')} inside`,
     ),
-    report.volumes.length > 0
-      ? volumes(report)
-      : el('p', {}, 'No volume was found; only blocks of zeros can go.'),
+    report.volumes.length > 0 ? volumes(report) : el('p', {}, 'No volume was found; only blocks of zeros can go.'),
     el('details', { class: 'facts' }, el('summary', {}, 'About the image'), facts(image, report)),
   ];
 }
@@ -102,11 +98,7 @@ function facts(image, report) {
   if (image.parents.length > 0) {
     rows.push(['Built upon', [image.parents.map((parent) => parent.name).join(', then ')]]);
   }
-  return el(
-    'dl',
-    {},
-    ...rows.map(([name, values]) => el('div', {}, el('dt', {}, name), el('dd', {}, ...values))),
-  );
+  return el('dl', {}, ...rows.map(([name, values]) => el('div', {}, el('dt', {}, name), el('dd', {}, ...values))));
 }
 
 /** @param {number} count */

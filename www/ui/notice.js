@@ -6,12 +6,25 @@ import { fromTemplate } from './dom.js';
 
 /** @import { EngineError } from '../bridge.js' */
 
+/** Where the words cannot say what is the matter, and the detail does. */
+const DETAIL_MATTERS = new Set([
+  'unsupported',
+  'wrong-image-type',
+  'invalid-argument',
+  'internal',
+  'reads-differently',
+  'not-the-same',
+]);
+
 /**
  * @param {EngineError} error
  * @param {Node[]} actions
  */
 export function failureNotice(error, actions = []) {
-  return notice('bad', ERRORS[error.code], detailOf(error), actions);
+  const element = notice('bad', ERRORS[error.code], detailOf(error), actions);
+  const details = element.querySelector('details');
+  if (details) details.open = DETAIL_MATTERS.has(error.code);
+  return element;
 }
 
 /**

@@ -1,7 +1,7 @@
 /** The choices, in plain words, each with what it changes. */
 
 import { bytes } from '../format.js';
-import { gain, outputFormat, smallestBlock } from '../choices.js';
+import { outputFormat, smallestBlock } from '../choices.js';
 import { el } from './dom.js';
 
 /** @import { DiskImage } from '../image.js' */
@@ -51,7 +51,8 @@ function join(parts) {
 /** @param {DiskImage} image */
 function thorough(image) {
   const size = (/** @type {string} */ key, /** @type {string} */ suffix) => () => {
-    const estimate = image.estimates[key];
+    const estimate = image.estimateOf(key);
+    if (image.isOpen(key)) return '…';
     return estimate ? `${bytes(estimate.outputSize)}${suffix}` : null;
   };
   return radios(image, 'How thorough', 'mode', () => image.choices.mode ?? 'full', [
@@ -107,7 +108,7 @@ function blockSize(image, report) {
     element: part.element,
     update() {
       part.update();
-      part.element.hidden = smallest() === null || !image.estimates['block:smallest'];
+      part.element.hidden = smallest() === null || !image.estimateOf('block:smallest');
     },
   };
 }
@@ -137,7 +138,7 @@ function format(image, report) {
     element: part.element,
     update() {
       part.update();
-      part.element.hidden = !image.estimates['format:vhd'] || !image.estimates['format:vhdx'];
+      part.element.hidden = !image.estimateOf('format:vhd') || !image.estimateOf('format:vhdx');
     },
   };
 }
@@ -147,7 +148,10 @@ function alsoRemove(image) {
   const pageFiles = checkbox(image, 'dropPageFiles', {
     label: 'Empty page and swap files',
     hint: 'The system makes them anew when it starts.',
-    effect: () => changeText(gain(image.estimates, 'dropPageFiles:no', 'dropPageFiles:yes'), 'none found'),
+    effect: () =>
+      image.isOpen('dropPageFiles:yes')
+        ? '…'
+        : changeText(gain(image, 'dropPageFiles:no', 'dropPageFiles:yes'), 'none found'),
   });
   const scrub = checkbox(image, 'scrub', {
     label: 'Wipe what was deleted',
@@ -225,7 +229,7 @@ function shadowCopies(image) {
     element: part.element,
     update() {
       part.update();
-      const saved = gain(image.estimates, 'ignoreShadowCopies:no', 'ignoreShadowCopies:yes');
+      const saved = gain(image, 'ignoreShadowCopies:no', 'ignoreShadowCopies:yes');
       part.element.hidden = !saved;
     },
   };
@@ -236,8 +240,21 @@ function shadowCopies(image) {
  * @param {string} key
  */
 function outputSize(image, key) {
-  const estimate = image.estimates[key];
+  const estimate = image.estimateOf(key);
+  if (image.isOpen(key)) return '…';
   return estimate ? bytes(estimate.outputSize) : null;
+}
+
+/**
+ * What one answer saves over another, in bytes; null where one of them cannot be had.
+ * @param {DiskImage} image
+ * @param {string} without
+ * @param {string} withIt
+ */
+function gain(image, without, withIt) {
+  const before = image.estimateOf(without);
+  const after = image.estimateOf(withIt);
+  return before && after ? before.outputSize - after.outputSize : null;
 }
 
 /**

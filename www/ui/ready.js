@@ -50,17 +50,13 @@ export function readyView(image, signal) {
 /**
  * The notices above an image that can be worked on.
  * @param {DiskImage} image
+ * @param {AbortSignal} signal ends the upkeep
  */
-export function readyNotices(image) {
+export function readyNotices(image, signal) {
   const { report } = image;
   const notices = [];
   if (image.wasCancelled) {
-    notices.push(
-      notice('plain', {
-        title: 'Cancelled',
-        meaning: 'Nothing was left behind, and your file is as it was.',
-      }),
-    );
+    notices.push(cancelledNotice(image, signal));
   }
   if (image.hasChildren) {
     notices.push(
@@ -77,6 +73,24 @@ export function readyNotices(image) {
   return notices;
 }
 
+/**
+ * @param {DiskImage} image
+ * @param {AbortSignal} signal
+ */
+function cancelledNotice(image, signal) {
+  const element = notice('plain', { title: 'Cancelled', meaning: ' ' });
+  const update = () => {
+    const [meaning] = element.querySelectorAll('p');
+    if (!meaning) return;
+    meaning.textContent = image.isClearing
+      ? 'Your file is as it was. The browser still holds the new file, and it is removed as soon as it lets go: keep this page open for a moment.'
+      : 'Nothing was left behind, and your file is as it was.';
+  };
+  image.addEventListener('clearing', update, { signal });
+  update();
+  return element;
+}
+
 /** @param {DiskImage} image */
 function savePanel(image) {
   const report = /** @type {InspectReport} */ (image.report);
@@ -86,9 +100,7 @@ function savePanel(image) {
   let suggested = suggestion();
   name.value = suggested;
   name.addEventListener('input', () => {
-    name.setCustomValidity(
-      /[\\/:*?"<>|]/.test(name.value) ? 'A file name cannot hold any of \\ / : * ? " < > |' : '',
-    );
+    name.setCustomValidity(/[\\/:*?"<>|]/.test(name.value) ? 'A file name cannot hold any of \\ / : * ? " < > |' : '');
   });
 
   const download = el('button', { type: 'button', class: 'primary' }, 'Download');
@@ -127,22 +139,16 @@ function savePanel(image) {
     update() {
       if (name.value === suggested) name.value = suggestion();
       suggested = suggestion();
-      download.disabled = folder.disabled = image.hindrance !== null || willNotHelp(image);
+      download.disabled = folder.disabled = image.hindrance !== null;
       hint.replaceChildren(...saveHint(image));
     },
   };
 }
 
 /** @param {DiskImage} image */
-function willNotHelp({ estimate, report, choices }) {
-  return Boolean(estimate && report && choices.toDynamic === false && report.diskType === 'fixed');
-}
-
-/** @param {DiskImage} image */
 function saveHint(image) {
   if (image.hindrance === 'dynamic-question') return ['Answer the question above first.'];
-  if (!image.estimate) return ['Change the options: these do not go together.'];
-  if (willNotHelp(image)) return ['A fixed-size image stays as large as it is.'];
+  if (!image.estimate) return ['With these choices there is nothing to save.'];
   const { outputSize } = image.estimate;
   const lines = [`Needs ${bytes(outputSize)} of room. Download is the faster way.`];
   const closing = outputSize / CLOSING_BYTES_PER_SECOND;

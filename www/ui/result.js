@@ -1,6 +1,6 @@
 /** An image that is done: before and after, the proof, what went and why, and what to do now. */
 
-import { bytes, duration, exactBytes, integer, outputName, percent, rate } from '../format.js';
+import { bytes, displayText, duration, exactBytes, integer, outputName, percent, rate } from '../format.js';
 import { startDownload } from '../save.js';
 import { DROPPED } from '../words.js';
 import { bars } from './bars.js';
@@ -21,7 +21,7 @@ export function resultView(image, signal) {
   const saved = report.inputSize - report.outputSize;
   const map = el('section', { class: 'map', 'aria-label': 'Block map' });
   const nextSteps = fromTemplate('next-steps-template');
-  if (image.choices.mode !== 'zero') {
+  if (report.readsChanged) {
     nextSteps.slot('children').textContent =
       'Checkpoints and other differencing images that build upon the old one will refuse the new one.';
   }
@@ -61,6 +61,7 @@ export function resultView(image, signal) {
       ]),
     ),
     proof(report),
+    ...oddities(image, report),
     whereItIs(outcome),
     whatWent(report, image.report),
     map,
@@ -73,17 +74,29 @@ export function resultView(image, signal) {
 
 /** @param {DiskImage} image */
 export function nothingView(image) {
-  const report = /** @type {Outcome} */ (image.outcome).report;
   return notice(
     'plain',
     {
       title: 'Nothing to gain',
-      meaning: `${bytes(report.bytesRead)} were looked through, and the image is already as small as these choices can make it. Nothing was written; your file is as it was.`,
+      meaning:
+        'The image is already as small as these choices can make it. Nothing was written; your file is as it was.',
       next: 'A smaller block size or emptied page files may still help: see the options.',
     },
     '',
     [button('Back to the options', () => image.again())],
   );
+}
+
+/**
+ * What the run found odd, beyond what was said before it.
+ * @param {DiskImage} image
+ * @param {CompactReport} report
+ */
+function oddities(image, report) {
+  const said = new Set(['children-invalid', ...(image.report?.warnings ?? []).map(({ code }) => code)]);
+  return report.warnings
+    .filter(({ code }) => !said.has(code))
+    .map(({ message }) => notice('warn', { title: 'Good to know', meaning: displayText(message, 1000) }));
 }
 
 /** @param {CompactReport} report */
@@ -97,7 +110,7 @@ function proof({ verified, verification }) {
   }
   const skipped =
     verification.skippedFreeBytes > 0
-      ? ` ${bytes(verification.skippedFreeBytes)} that the file system proves free were not compared.`
+      ? ` ${bytes(verification.skippedFreeBytes)} that the file system proves free may differ.`
       : '';
   return el(
     'div',
@@ -107,7 +120,7 @@ function proof({ verified, verification }) {
       'p',
       {},
       el('strong', {}, 'Compared, and the same. '),
-      `All ${bytes(verification.comparedBytes)} in use read the same in the new image.${skipped}`,
+      `${bytes(verification.comparedBytes)} were compared byte by byte, and read the same in the new image.${skipped}`,
     ),
   );
 }
@@ -177,8 +190,7 @@ function whatWent(report, inspected) {
  */
 function afterwards(image, { report }) {
   const stem = image.report ? outputName(image.name, image.report.format, image.report.format) : image.name;
-  const log = () =>
-    image.log.map(({ time, level, message }) => `${time} ${level.padEnd(7)} ${message}\n`).join('');
+  const log = () => image.log.map(({ time, level, message }) => `${time} ${level.padEnd(7)} ${message}\n`).join('');
   return [
     button('Compact another', () => document.getElementById('pick')?.click()),
     button('Back to the options', () => image.again(), 'quiet'),

@@ -64,6 +64,18 @@ pub(crate) fn dynamic(disk_size: u64, block_size: u64, blocks: &[(u64, Vec<u8>)]
     image
 }
 
+/// Virtual PC's disk whose geometry is eight and a half blocks and whose Current Size is ten, with a BAT
+/// of nine entries: enough for the one size, too few for the other.
+pub(crate) fn with_a_table_between_two_sizes() -> Vec<u8> {
+    let mut image = with_footer(|f| {
+        f.creator_application = *b"vpc ";
+        (f.cylinders, f.heads, f.sectors_per_track) = (16.into(), 4, 17);
+    });
+    let header = DynamicHeader { max_table_entries: 9.into(), ..header_of(&image) }.sealed();
+    image[512..1536].copy_from_slice(header.as_bytes());
+    image
+}
+
 fn open_bytes(bytes: Vec<u8>) -> Result<Image> {
     open(Rc::new(bytes) as Rc<dyn ReadAt>)
 }

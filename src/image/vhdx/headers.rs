@@ -91,7 +91,9 @@ pub fn read_header<R: ReadAt + ?Sized>(file: &R, warnings: &mut Vec<Warning>) ->
     if valid_header(file, other)?.is_none() {
         warnings.push(Warning::new(
             "header-damaged",
-            format!("The header at {other:#x} is damaged (perhaps a power failure); the other one is good and was used."),
+            format!(
+                "The header at {other:#x} is damaged (a power failure?); the other one is good and was used."
+            ),
         ));
     }
     check_header(&header, at, file.size())

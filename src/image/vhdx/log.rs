@@ -9,7 +9,7 @@
 //! Where there should be a log and no valid sequence is found, the file is refused, as the specification
 //! and Windows do (QEMU reads such a file as if there were no log, which may be stale).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -34,8 +34,9 @@ pub fn replay(
     let length = range.end.saturating_sub(range.start);
     if length > MAX_LOG {
         let site = Site { structure: "VHDX header", space: Space::File, offset: range.start };
-        return Err(Error::limit(site, "the log that must be replayed is too long; let Windows mount the disk, or `qemu-img check -r all` replay it, on a copy")
-            .expected(format_args!("at most {MAX_LOG} bytes"), length));
+        let message = "the log that must be replayed is too long; on a copy of the file, let Windows mount the disk \
+                       or `qemu-img check -r all` replay it";
+        return Err(Error::limit(site, message).expected(format_args!("at most {MAX_LOG} bytes"), length));
     }
     let bytes = read_vec(&file, range.start, index(length, "the log")?)?;
     let log = Ring { bytes: &bytes, sectors: length / LOG_SECTOR, range, guid };
@@ -59,18 +60,9 @@ fn active_sequence(log: &Ring) -> Result<Vec<Entry>> {
         let next = entries.get(&log.wrapped(entry.start.saturating_add(entry.sectors)))?;
         (entry.sequence().checked_add(1) == Some(next.sequence())).then_some(next)
     };
-    let followers: Vec<u64> = entries.values().filter_map(successor).map(|entry| entry.start).collect();
-    let mut follows = vec![false; index(log.sectors, "the log")?];
-    for start in followers {
-        if let Some(flag) = index(start, "the log").ok().and_then(|i| follows.get_mut(i)) {
-            *flag = true;
-        }
-    }
+    let followers: BTreeSet<u64> = entries.values().filter_map(successor).map(|entry| entry.start).collect();
     let mut active: Vec<Entry> = Vec::new();
-    for first in entries.values() {
-        if index(first.start, "the log").ok().and_then(|i| follows.get(i)).copied().unwrap_or_default() {
-            continue;
-        }
+    for first in entries.values().filter(|entry| !followers.contains(&entry.start)) {
         let mut chain: Vec<&Entry> = vec![first];
         while let Some(next) = chain.last().and_then(|last| successor(last)) {
             chain.push(next);

@@ -6,8 +6,13 @@
 //!      │        └─ replayed in memory before anything else is believed
 //!      └─ current header, region table ─► metadata, BAT ─► block table
 //! ```
-//! The picture is the order that Windows writes; any other is read. What the specification leaves
-//! open, or what programs do against it, is settled where it matters; each such place says so.
+//! The picture is the order that Windows writes; any other is read. The specification is taken at its word
+//! but for what real programs write against it, where nothing can be read wrongly:
+//! - Disk2vhd writes the same header twice, with one sequence number;
+//! - QEMU marks no region as required, and before 8.0 leaves states in sector bitmap entries that mean nothing;
+//! - version 0.95 numbered UNMAPPED as 5;
+//! - fixed disks end with the disk, not with the last block;
+//! - Windows writes `parent_linkage2`; a locator without any path still tells which parent it means.
 
 mod bat;
 mod encode;

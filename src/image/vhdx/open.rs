@@ -52,8 +52,8 @@ pub fn open(file: Rc<dyn ReadAt>) -> Result<Image> {
             warnings.push(Warning::new(
                 "log-replayed",
                 format!(
-                    "This disk was not closed cleanly: {entries} entries of its log were replayed in memory. The \
-                     file itself was not touched; the new image needs no replay."
+                    "This disk was not closed cleanly, or a program is using it right now: {entries} entries of its \
+                     log were replayed in memory. The file itself was not touched; a new image needs no replay."
                 ),
             ));
             Container::replayed(overlay)

@@ -250,7 +250,8 @@ proptest! {
         geometry.virtual_size = states.len() as u64 * block_size;
         geometry.logical_sector_size = sector;
         let source = TestImage::differencing().open().unwrap();
-        let writer = Writer::like(metadata(&source), &geometry, DiskType::Differencing, block_size, &GUIDS, false).unwrap();
+        let of = metadata(&source);
+        let writer = Writer::like(of, &geometry, DiskType::Differencing, block_size, &GUIDS, false).unwrap();
         let plan = plan(&states);
         let bitmaps = Bits((block_size / 8 / u64::from(sector)) as usize, sector.into());
         let (mut file, mut step) = (Vec::new(), 0);

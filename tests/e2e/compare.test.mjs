@@ -1,0 +1,41 @@
+/** The second mode: two images are compared. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import * as images from './support/images.mjs';
+import { choose, download, pageSuite, waitFor } from './support/page.mjs';
+import { chromium, missing } from './support/programs.mjs';
+
+/** @import { Page } from 'playwright-core' */
+
+const suite = pageSuite();
+const needs = missing({ Chromium: chromium });
+
+/** @param {Page} page @param {string} original @param {string} compacted */
+async function compare(page, original, compacted) {
+  await page.getByRole('link', { name: 'Compare two images' }).click();
+  await page.setInputFiles('#file-original', original);
+  await page.setInputFiles('#file-compacted', compacted);
+  await page.getByRole('button', { name: 'Compare', exact: true }).click();
+}
+
+test('an image and its compacted twin hold the same', { skip: needs }, async (t) => {
+  const page = await suite.open(t);
+  const original = await suite.file('original.vhdx', images.sample());
+  await choose(page, [original]);
+  await waitFor(page, 'original.vhdx', 'Ready');
+  const compacted = suite.path('compacted.vhdx');
+  await download(page, 'original.vhdx', compacted);
+  await compare(page, original, compacted);
+  await page.getByText('They hold the same.').waitFor();
+  assert.match(await page.locator('#compare-outcome').innerText(), /BLAKE3: [0-9a-f]{64}/);
+});
+
+test('a difference is found, and told as one', { skip: needs }, async (t) => {
+  const page = await suite.open(t, { hash: '#compare' });
+  const other = images.base();
+  other[1 << 20] = 99;
+  await compare(page, await suite.file('one.vhd', images.base()), await suite.file('other.vhd', other));
+  const notice = page.locator('#compare-outcome .notice');
+  await notice.waitFor();
+  assert.match(await notice.innerText(), /do not hold the same/);
+});

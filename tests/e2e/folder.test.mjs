@@ -1,0 +1,152 @@
+/**
+ * Saving into a folder, and giving up. Without a window no folder dialog ever answers, so the dialog hands out
+ * a folder of the browser's own storage, which is as real; `dialog.test.mjs` goes through the dialog itself.
+ */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import * as images from './support/images.mjs';
+import { cardOf, choose, pageSuite, waitFor } from './support/page.mjs';
+import { chromium, missing, qemuImg, sameDisk } from './support/programs.mjs';
+
+/** @import { Page } from 'playwright-core' */
+
+const suite = pageSuite();
+const needs = missing({ Chromium: chromium });
+
+const ownFolder = () => {
+  window.showDirectoryPicker = async () =>
+    (await navigator.storage.getDirectory()).getDirectoryHandle('new-images', { create: true });
+};
+
+/** Name and size of what lies in the folder. @param {Page} page @returns {Promise<Record<string, number>>} */
+const listing = (page) =>
+  page.evaluate(async () => {
+    const root = await navigator.storage.getDirectory();
+    const folder = await root.getDirectoryHandle('new-images', { create: true });
+    /** @type {Record<string, number>} */
+    const files = {};
+    for await (const [name, handle] of folder.entries()) {
+      files[name] = (await /** @type {FileSystemFileHandle} */ (handle).getFile()).size;
+    }
+    return files;
+  });
+
+/** The bytes of a file in the folder, onto this machine's disk. @param {Page} page @param {string} name @param {string} to */
+async function fetchOut(page, name, to) {
+  const arriving = page.waitForEvent('download');
+  await page.evaluate(async (wanted) => {
+    const root = await navigator.storage.getDirectory();
+    const folder = await root.getDirectoryHandle('new-images');
+    const link = document.createElement('a');
+    link.href = URL.createObjectURL(await (await folder.getFileHandle(wanted)).getFile());
+    link.download = wanted;
+    link.click();
+  }, name);
+  await (await arriving).saveAs(to);
+  return to;
+}
+
+const save = (/** @type {Page} */ page, /** @type {string} */ name) =>
+  cardOf(page, name).getByRole('button', { name: 'Save to a folder…' }).click();
+
+test('the new image stands in the folder, compared after it was closed', { skip: needs }, async (t) => {
+  const source = await suite.file('kept.vhd', images.base());
+  const page = await suite.open(t, { script: ownFolder });
+  await choose(page, [source]);
+  await waitFor(page, 'kept.vhd', 'Ready');
+  await save(page, 'kept.vhd');
+  await waitFor(page, 'kept.vhd', 'Done');
+  const text = await cardOf(page, 'kept.vhd').innerText();
+  assert.match(text, /Saved as kept-compacted\.vhd in the folder new-images/);
+  assert.match(text, /Compared, and the same/);
+  assert.deepEqual(Object.keys(await listing(page)), ['kept-compacted.vhd']);
+  const to = await fetchOut(page, 'kept-compacted.vhd', suite.path('kept-out.vhd'));
+  if (qemuImg) sameDisk(source, to, 'vpc');
+});
+
+test('an existing file is never written over: the new one gets another name', { skip: needs }, async (t) => {
+  const page = await suite.open(t, { script: ownFolder });
+  await page.evaluate(async () => {
+    const root = await navigator.storage.getDirectory();
+    const folder = await root.getDirectoryHandle('new-images', { create: true });
+    const handle = await folder.getFileHandle('twice-compacted.vhd', { create: true });
+    const writable = await handle.createWritable();
+    await writable.write('precious');
+    await writable.close();
+  });
+  await choose(page, [await suite.file('twice.vhd', images.base())]);
+  await waitFor(page, 'twice.vhd', 'Ready');
+  await save(page, 'twice.vhd');
+  await waitFor(page, 'twice.vhd', 'Done');
+  const files = await listing(page);
+  assert.equal(files['twice-compacted.vhd'], 'precious'.length);
+  assert.ok((files['twice-compacted (2).vhd'] ?? 0) > 1 << 20);
+});
+
+test('a cancel takes effect at once and leaves nothing behind; then it works again', { skip: needs }, async (t) => {
+  const page = await suite.open(t, { script: ownFolder });
+  await choose(page, [await suite.file('large.vhd', images.large(160 << 20))]);
+  await waitFor(page, 'large.vhd', 'Ready');
+  const card = cardOf(page, 'large.vhd');
+  await card.getByRole('radio', { name: 'Yes' }).check();
+  await save(page, 'large.vhd');
+  await waitFor(page, 'large.vhd', 'Working');
+  assert.match(await page.title(), /^\d+ % · large\.vhd – VHD Compactor$/);
+
+  const cancel = card.getByRole('button', { name: 'Cancel' });
+  const took = await cancel.evaluate(
+    (button) =>
+      new Promise((resolve) => {
+        const badge = document.querySelector('.badge');
+        const started = performance.now();
+        const observer = new MutationObserver(() => {
+          if (badge?.textContent !== 'Ready') return;
+          observer.disconnect();
+          resolve(performance.now() - started);
+        });
+        observer.observe(badge ?? document, { childList: true, characterData: true, subtree: true });
+        /** @type {HTMLElement} */ (button).click();
+      }),
+  );
+  t.diagnostic(`cancelled after ${Math.round(took)} ms`);
+  assert.ok(took < 700, `cancelled after ${took} ms`);
+  await card.getByText('Nothing was left behind', { exact: false }).waitFor();
+  assert.deepEqual(await listing(page), {});
+  assert.doesNotMatch(await page.title(), /%/);
+
+  await save(page, 'large.vhd');
+  await waitFor(page, 'large.vhd', 'Done');
+  assert.deepEqual(Object.keys(await listing(page)), ['large-compacted.vhd']);
+});
+
+test('a folder that the browser refuses is explained, and nothing is lost', { skip: needs }, async (t) => {
+  const page = await suite.open(t, {
+    script: () => {
+      window.showDirectoryPicker = () => Promise.reject(new DOMException('contains system files', 'SecurityError'));
+    },
+  });
+  await choose(page, [await suite.file('refused.vhd', images.base())]);
+  await waitFor(page, 'refused.vhd', 'Ready');
+  await save(page, 'refused.vhd');
+  await page.getByRole('heading', { name: 'The browser does not let pages write there' }).waitFor();
+  assert.equal(await cardOf(page, 'refused.vhd').locator('.badge').innerText(), 'Ready');
+});
+
+test('when the place is full, it says so and clears up', { skip: needs }, async (t) => {
+  const page = await suite.open(t, { script: ownFolder });
+  await choose(page, [await suite.file('full.vhd', images.base())]);
+  await waitFor(page, 'full.vhd', 'Ready');
+  const session = await page.context().newCDPSession(page);
+  await session.send('Storage.overrideQuotaForOrigin', { origin: new URL(page.url()).origin, quotaSize: 3_000_000 });
+  await save(page, 'full.vhd');
+  await waitFor(page, 'full.vhd', 'Stopped');
+  await page.getByRole('heading', { name: 'There is not enough room for the new image' }).waitFor();
+  assert.deepEqual(await listing(page), {});
+});
+
+test('where the browser has no folder picker, none is offered', { skip: needs }, async (t) => {
+  const page = await suite.open(t, { script: () => Reflect.deleteProperty(window, 'showDirectoryPicker') });
+  await choose(page, [await suite.file('plain.vhd', images.base())]);
+  await waitFor(page, 'plain.vhd', 'Ready');
+  assert.ok(await cardOf(page, 'plain.vhd').getByRole('button', { name: 'Save to a folder…' }).isHidden());
+});

@@ -1,0 +1,122 @@
+/** The parts of the page that need no browser: numbers, words, chains, the picture's arrangement. */
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { test } from 'node:test';
+import { inRoot } from '../../scripts/lib/paths.mjs';
+import { arrange, capacity } from '../../www/blockmap.js';
+import { baseName, childrenOf, resolveChain } from '../../www/chain.js';
+import { mustAskDynamic, variants } from '../../www/choices.js';
+import * as format from '../../www/format.js';
+import { BLOCK_CLASSES, ERRORS } from '../../www/words.js';
+
+test('sizes read as people say them', () => {
+  const cases = /** @type {const} */ ([
+    [0, '0 bytes'],
+    [1, '1 byte'],
+    [999, '999 bytes'],
+    [1024, '1 KB'],
+    [1023.6 * 1024, '1 MB'],
+    [1.5 * 1024 ** 2, '1.5 MB'],
+    [31.46 * 1024 ** 3, '31.5 GB'],
+    [512 * 1024 ** 3, '512 GB'],
+    [2 ** 53 - 1, '8 PB'],
+    [-2048, '−2 KB'],
+  ]);
+  for (const [count, text] of cases) assert.equal(format.bytes(count), text);
+  assert.equal(format.exactBytes(1_234_567), '1,234,567 bytes');
+});
+
+test('percentages never claim all or nothing', () => {
+  assert.equal(format.percent(1, 100_000), '1 %');
+  assert.equal(format.percent(99_999, 100_000), '99 %');
+  assert.equal(format.percent(0, 5), '0 %');
+  assert.equal(format.percent(5, 5), '100 %');
+  assert.equal(format.percent(5, 0), '0 %');
+});
+
+test('times are no more exact than they can be', () => {
+  assert.equal(format.duration(0.4), 'less than a second');
+  assert.equal(format.duration(1), '1 second');
+  assert.equal(format.duration(89), '89 seconds');
+  assert.equal(format.duration(100), '2 minutes');
+  assert.equal(format.duration(5400), '1 hour 30 minutes');
+});
+
+test('the new image gets a name of its own', () => {
+  assert.equal(format.outputName('disk.vhdx', 'vhdx', 'vhdx'), 'disk-compacted.vhdx');
+  assert.equal(format.outputName('web.AVHDX', 'vhdx', 'vhdx'), 'web-compacted.AVHDX');
+  assert.equal(format.outputName('disk.vhdx', 'vhdx', 'vhd'), 'disk-compacted.vhd');
+  assert.equal(format.outputName('disk', 'vhd', 'vhd'), 'disk-compacted.vhd');
+  assert.equal(format.numberedName('disk-compacted.vhd', 2), 'disk-compacted (2).vhd');
+});
+
+test('text from outside shows what it holds', () => {
+  assert.equal(format.displayText('a\u202egpj.exe\u0000b'), 'a\ufffdgpj.exe\ufffdb');
+  assert.equal(format.displayText('x'.repeat(300)).length, 201);
+  assert.equal(baseName('C:\\VMs\\base.vhdx'), 'base.vhdx');
+  assert.equal(baseName('/srv/base.vhdx'), 'base.vhdx');
+});
+
+test('every failure has its words', () => {
+  const declared = readFileSync(inRoot('lib/types.d.ts'), 'utf8');
+  const codes = /type ErrorCode =([^;]+);/.exec(declared)?.[1]?.match(/[a-z-]{3,}/g) ?? [];
+  assert.ok(codes.length >= 16);
+  for (const code of codes) {
+    const words = ERRORS[/** @type {keyof typeof ERRORS} */ (code)];
+    assert.ok(words, code);
+    for (const sentence of [words.meaning, words.next]) assert.match(sentence, /^[A-Z“].*\.$/, code);
+    assert.match(words.title, /^[A-Z].*[^.]$/, code);
+  }
+});
+
+test('every class of block has a name, a meaning and a place in the legend', () => {
+  assert.deepEqual(BLOCK_CLASSES.map(({ id }) => id).sort(), [0, 1, 2, 3, 4, 5, 6, 7]);
+  assert.equal(new Set(BLOCK_CLASSES.map(({ key }) => key)).size, 8);
+});
+
+/** @param {string} name @param {string} id @param {string} [parent] */
+const image = (name, id, parent) => ({
+  name,
+  report: /** @type {any} */ ({
+    identity: id,
+    parent: parent ? { ids: [parent], paths: [`${parent}.vhdx`] } : null,
+  }),
+});
+
+test('a chain is followed to its end, whatever the order and the spelling', () => {
+  const [c2, c1, base] = [image('c2', 'C2', 'c1'), image('c1', '{c1}', 'b0'), image('base', 'B0')];
+  assert.deepEqual(resolveChain(c2, [base, c2, c1]), { parents: [c1, base], missing: null });
+  assert.deepEqual(resolveChain(c2, [c2, c1]), {
+    parents: [c1],
+    missing: { paths: ['b0.vhdx'], wantedBy: 'c1' },
+  });
+  assert.deepEqual(childrenOf(base, [c2, base, c1]), [c2, c1]);
+  assert.deepEqual(childrenOf(c2, [c2, base, c1]), []);
+});
+
+test('a chain that leads back to itself ends', () => {
+  const [one, two] = [image('one', '1', '2'), image('two', '2', '1')];
+  assert.equal(resolveChain(one, [one, two]).missing?.wantedBy, 'two');
+  const self = image('self', '9', '9');
+  assert.equal(resolveChain(self, [self]).missing?.wantedBy, 'self');
+});
+
+test('a fixed image is estimated as a dynamic one, and asked about', () => {
+  const report = /** @type {any} */ ({ format: 'vhd', diskType: 'fixed', blockSize: 2 << 20 });
+  assert.ok(mustAskDynamic(report, {}));
+  assert.equal(variants(report, {}, false).now.toDynamic, true);
+  assert.ok(!mustAskDynamic(report, { toDynamic: false }));
+  assert.equal(variants(report, { toDynamic: false }, false).now.toDynamic, false);
+});
+
+test('the picture fits its width, from one block to millions', () => {
+  for (const width of [240, 360, 640, 1100]) {
+    for (const count of [1, 7, 40, capacity(width)]) {
+      const { columns, pitch, rows } = arrange(count, width);
+      assert.ok(columns * pitch <= width + 3, `${count} in ${width}`);
+      assert.ok(columns * rows >= count);
+      assert.ok(rows * pitch <= 260, `${count} in ${width}: ${rows} rows of ${pitch}`);
+      assert.ok(pitch >= 10 && pitch <= 26);
+    }
+  }
+});
