@@ -181,6 +181,13 @@ impl Error {
         self
     }
 
+    /// Names the file that it is about, where there are several.
+    #[must_use]
+    pub fn about(mut self, name: &str) -> Self {
+        self.detail.message = format!("{name}: {}", self.detail.message).into();
+        self
+    }
+
     /// What kind of failure it was.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {

@@ -36,7 +36,7 @@ pub struct Analysis {
     pub files: Vec<usize>,
     /// Its volumes, ascending.
     pub volumes: Vec<VolumeFindings>,
-    /// What is odd about its partition tables.
+    /// What is odd about the links of its chain and about its partition tables.
     pub warnings: Vec<Warning>,
 }
 
@@ -50,14 +50,16 @@ impl Analysis {
         let mut candidates = Vec::new();
         for parent in parents {
             candidates.push(Candidate {
-                image: image::open(parent.file)?,
+                image: image::open(parent.file).map_err(|error| error.about(&parent.name))?,
                 name: parent.name,
                 modified: parent.modified,
             });
         }
         let chain = image::assemble(child, candidates)?;
-        let analysis = Self::of(Disk::new(chain.layers)?)?;
-        Ok(Self { files: chain.files, ..analysis })
+        let mut analysis = Self::of(Disk::new(chain.layers)?)?;
+        analysis.files = chain.files;
+        analysis.warnings.splice(0..0, chain.warnings);
+        Ok(analysis)
     }
 
     /// Looks at the file systems of a disk.

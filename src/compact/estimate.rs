@@ -114,17 +114,19 @@ fn reasons(analysis: &Analysis, plan: &Plan) -> Result<Vec<Reason>> {
         if plan.target.format == Format::Vhd {
             say(
                 "differencing-vhd",
-                "In a differencing VHD free space stays: without it the parent's old bytes would show. Merging the \
-                 chain into one image drops it."
+                "In a differencing VHD free space stays where its parent holds data: without it the parent's old \
+                 bytes would show. Merging the chain into one image drops it."
                     .into(),
             );
         }
-        if !analysis.disk.is_complete() {
+        if let Some(missing) = analysis.disk.missing_parent() {
             say(
                 "parent-missing",
-                "The parent was not given, so nothing is known of what this disk shares with it. Give the parent too \
-                 to drop more."
-                    .into(),
+                format!(
+                    "The parent {} was not given, so nothing is known of what this disk shares with it, nor of its \
+                     file systems. Give it too to drop more.",
+                    missing.describe()
+                ),
             );
         }
     }

@@ -90,9 +90,6 @@ impl Layout {
     /// omitted; and all that is free, where it was to be scrubbed.
     #[must_use]
     pub fn may_differ(&self, plan: &Plan) -> Extents {
-        if !plan.may_drop_free() {
-            return Extents::new();
-        }
         if plan.scrubs() {
             return plan.free.clone();
         }
@@ -186,7 +183,7 @@ impl Layout {
         let payload = top.blocks.get(block).payload();
         let payload = payload.ok_or_else(|| Error::internal("a kept block without payload"))?;
         let offset = payload.plus(part.start.saturating_sub(plan.range(block).start))?;
-        given.stored(top, 0, offset, part.end.saturating_sub(part.start))
+        Own { image: top, layer: 0, offset, range: part }.give(plan, given)
     }
 
     fn compose(&self, disk: &Disk, plan: &Plan, range: Range<u64>, given: &mut Given) -> Result<()> {
@@ -196,15 +193,32 @@ impl Layout {
                 continue;
             };
             let image = disk.layers().get(layer).ok_or_else(|| Error::internal("a layer went missing"))?;
-            let mut at = segment.range.start;
-            let free: Vec<Range<u64>> =
-                if plan.scrubs() { plan.free.within(segment.range.clone()).collect() } else { Vec::new() };
-            for hole in free.into_iter().chain(std::iter::once(segment.range.end..segment.range.end)) {
-                let from = offset.plus(at.saturating_sub(segment.range.start))?;
-                given.stored(image, layer, from, hole.start.saturating_sub(at))?;
-                given.zeros(hole.end.saturating_sub(hole.start));
-                at = hole.end;
-            }
+            Own { image, layer, offset, range: segment.range }.give(plan, given)?;
+        }
+        Ok(())
+    }
+}
+
+/// Disk bytes `range`, which the file of `image` holds from `offset` on.
+struct Own<'a> {
+    image: &'a Image,
+    layer: usize,
+    offset: FileOffset,
+    range: Range<u64>,
+}
+
+impl Own<'_> {
+    /// Gives them as they are, or with zeros where they are free and to be scrubbed. In a child the sectors
+    /// stay its own, so that they read as zero and not as the parent.
+    fn give(&self, plan: &Plan, given: &mut Given) -> Result<()> {
+        let free: Vec<Range<u64>> =
+            if plan.scrubs() { plan.free.within(self.range.clone()).collect() } else { Vec::new() };
+        let mut at = self.range.start;
+        for hole in free.into_iter().chain(std::iter::once(self.range.end..self.range.end)) {
+            let from = self.offset.plus(at.saturating_sub(self.range.start))?;
+            given.stored(self.image, self.layer, from, hole.start.saturating_sub(at))?;
+            given.zeros(hole.end.saturating_sub(hole.start));
+            at = hole.end;
         }
         Ok(())
     }

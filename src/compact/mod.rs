@@ -16,6 +16,8 @@
 
 mod analysis;
 mod blockmap;
+#[cfg(test)]
+mod chain_tests;
 mod estimate;
 pub mod findings;
 mod layout;

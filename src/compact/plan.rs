@@ -91,8 +91,10 @@ impl Plan {
     /// What [`Target::resolve`] refuses; read errors of sector bitmaps.
     pub fn new(disk: &Disk, free: Extents, options: Options) -> Result<Self> {
         let target = Target::resolve(disk, &options)?;
-        // Zero mode believes no file system, whatever it is told.
-        let free = if options.mode == Mode::Zero { Extents::new() } else { free };
+        // Zero mode believes no file system, whatever it is told; and without all of its parents nobody
+        // knows what a child's file systems read.
+        let believed = options.mode != Mode::Zero && disk.is_complete();
+        let free = if believed { free } else { Extents::new() };
         let decisions = Pairs::new(target.blocks)?;
         let mut plan = Self { target, options, free, counts: Counts::default(), decisions };
         plan.counts.absent = plan.target.blocks;
@@ -145,25 +147,18 @@ impl Plan {
         self.target.format == Format::Vhdx
     }
 
-    /// Whether sectors that are free may be dropped at all. In a differencing VHD they may not: it
-    /// has no zero marker, and the parent's old bytes would show.
-    #[must_use]
-    pub fn may_drop_free(&self) -> bool {
-        self.options.mode != Mode::Zero
-            && (self.target.disk_type != DiskType::Differencing || self.has_zero_marker())
-    }
-
-    /// Whether free sectors of kept blocks are written as zeros. Not in a differencing disk, where
-    /// blocks keep their sector bitmaps.
+    /// Whether free sectors of kept blocks are written as zeros.
     #[must_use]
     pub const fn scrubs(&self) -> bool {
-        self.options.scrub && !matches!(self.target.disk_type, DiskType::Differencing)
+        self.options.scrub
     }
 
-    /// Whether stored blocks are composed anew, rather than copied as they are.
+    /// Whether stored blocks are composed anew from what the whole chain reads, rather than copied with their
+    /// sector bitmaps.
     #[must_use]
     pub const fn recomposes(&self) -> bool {
-        !self.target.same_blocks || self.scrubs()
+        let differencing = matches!(self.target.disk_type, DiskType::Differencing);
+        !self.target.same_blocks || (self.scrubs() && !differencing)
     }
 
     /// How a candidate that stays is stored.
@@ -237,12 +232,13 @@ impl Plan {
             Ok(())
         })?;
         found.void = found.stored == 0;
-        found.droppable = self.may_drop_free() && found.free == found.stored;
+        found.droppable = found.free == found.stored;
         Ok(found)
     }
 
     /// A block of a child that stays a child: what counts is what the child itself holds, and a zero
-    /// marker hides the parent, so the whole block must be free.
+    /// marker hides the parent, so the whole block must be free. Without that marker (VHD) the parent's
+    /// old bytes might show: then the scan must look at them.
     fn survey_child(&self, disk: &Disk, block: u64) -> Result<Survey> {
         let image = disk.top()?;
         let range = self.range(block);
@@ -266,7 +262,7 @@ impl Plan {
                 }
             }
         }
-        found.droppable = self.may_drop_free() && self.free.contains(range);
+        found.droppable = self.has_zero_marker() && self.free.contains(range);
         Ok(found)
     }
 }

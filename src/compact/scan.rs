@@ -10,6 +10,7 @@ use super::Progress;
 use super::options::Mode;
 use super::plan::{Decision, Plan};
 use crate::error::{Error, Result};
+use crate::extents::Extents;
 use crate::image::{Bitmaps, BlockPlan, BlockState, Disk, DiskType, Origin, OutState};
 use crate::units::{index, len64};
 
@@ -188,9 +189,11 @@ impl Scan {
                 };
                 let range = plan.range(block);
                 self.done = self.done.saturating_add(range.end.saturating_sub(range.start)).min(self.total);
-                if matches!(verdict, Verdict::InUse) && plan.recomposes() {
-                    self.readings_differ = self.readings_differ || contradicts_bitmap(disk, range.clone())?;
-                    self.reads_changed |= plan.scrubs() && plan.free.intersects(range);
+                if matches!(verdict, Verdict::InUse) {
+                    self.reads_changed |= plan.scrubs() && plan.free.intersects(range.clone());
+                    if plan.recomposes() && !self.readings_differ {
+                        self.readings_differ = contradicts_bitmap(disk, range)?;
+                    }
                 }
                 let (state, count) = match verdict {
                     Verdict::InUse => (plan.kept_state(top, block), &mut self.tally.kept),
@@ -210,11 +213,7 @@ impl Scan {
         let mut some_free = false;
         for segment in disk.segments(plan.range(block))? {
             let Origin::Stored { layer, offset } = segment.origin else { continue };
-            let free = if plan.may_drop_free() {
-                plan.free.within(segment.range.clone()).collect()
-            } else {
-                Vec::new()
-            };
+            let free: Vec<_> = plan.free.within(segment.range.clone()).collect();
             some_free |= !free.is_empty();
             let mut at = segment.range.start;
             let mut size = PROBE;
@@ -238,9 +237,13 @@ impl Scan {
         Ok(Verdict::Zero)
     }
 
-    /// A block of a child that stays a child. It goes as zero (VHDX) if all of it reads as zero, as equal
-    /// if each of its own sectors reads as the parents do, and as zero again if what is not zero is free.
-    /// Zero comes first: what a parent reads where nothing was ever written is not for every program zero.
+    /// A block of a child that stays a child. It goes as zero (VHDX) if all of it reads as zero; as equal
+    /// if the parents read the same where it holds sectors of its own, or zero where those are free; and as
+    /// zero again if what is not zero is free. Zero comes first: what a parent reads where nothing was ever
+    /// written is not for every program zero. What a missing parent would tell speaks against all of it.
+    ///
+    /// Sectors of a block that stays are left alone, even where they equal the parent: a block takes the
+    /// same space with any bitmap, and what the child holds itself no other file can lose.
     fn look_at_child(&mut self, disk: &Disk, plan: &Plan, block: u64) -> Result<Verdict> {
         let top = disk.top()?;
         let range = plan.range(block);
@@ -251,23 +254,26 @@ impl Scan {
             }
             _ => vec![(0..len, true)],
         };
-        let complete = disk.is_complete();
-        let free: Vec<_> =
-            if plan.may_drop_free() { plan.free.within(range.clone()).collect() } else { Vec::new() };
-        let whole = own.iter().all(|(_, own)| *own);
-        // Without the parents nobody knows what the other sectors read.
-        let mut zero = plan.has_zero_marker() && (complete || whole);
+        let free: Vec<_> = plan.free.within(range.clone()).collect();
+        let mut zero = plan.has_zero_marker();
         let mut wholly_zero = zero;
-        let mut equal = complete;
+        let mut equal = true;
+        let mut differs_where_free = false;
         for (run, is_own) in own {
-            if !is_own && !zero {
-                continue;
-            }
             let mut at = range.start.saturating_add(run.start);
             let end = range.start.saturating_add(run.end);
             let mut size = PROBE;
-            while at < end {
+            while at < end && (zero || is_own) {
                 let to = at.saturating_add(size).min(end);
+                let parent_tells = disk.tells(1, at..to)?;
+                zero &= is_own || parent_tells;
+                equal &= !is_own || parent_tells;
+                if !zero && !equal {
+                    return Ok(Verdict::InUse);
+                }
+                if !is_own && !zero {
+                    break;
+                }
                 let n = index(to.saturating_sub(at), "a run")?;
                 self.buffer.resize(n.max(self.buffer.len()), 0);
                 let bytes = self.buffer.get_mut(..n).unwrap_or_default();
@@ -278,41 +284,62 @@ impl Scan {
                 if is_own && equal {
                     self.other.resize(n.max(self.other.len()), 0);
                     let parent = self.other.get_mut(..n).unwrap_or_default();
+                    disk.take_ambiguity();
                     disk.read_below(1, at, parent)?;
-                    equal = bytes == parent;
-                }
-                if !zero && !equal {
-                    return Ok(Verdict::InUse);
+                    // A parent that programs read differently equals nothing.
+                    let agreed = !disk.take_ambiguity();
+                    differs_where_free |= bytes != parent;
+                    equal = agreed && (bytes == parent || shows_nothing(bytes, parent, at, &plan.free));
                 }
                 (at, size) = (to, RUN);
             }
         }
-        if wholly_zero {
+        if zero && wholly_zero {
             return Ok(Verdict::Zero);
         }
         if equal {
+            self.reads_changed |= differs_where_free;
             return Ok(Verdict::EqualToParent);
         }
-        self.reads_changed = true;
-        Ok(Verdict::Zero)
+        if zero {
+            self.reads_changed = true;
+            return Ok(Verdict::Zero);
+        }
+        Ok(Verdict::InUse)
     }
 }
 
-/// Whether a dynamic VHD holds data in `range` of the disk where its bitmaps say "never written".
+/// Whether a stretch of a child may go: `bytes`, which stand at disk offset `at`, equal the `parent`'s, or
+/// are free where the parent's are zero. Free space may change; it must not show what was once deleted.
+fn shows_nothing(bytes: &[u8], parent: &[u8], at: u64, free: &Extents) -> bool {
+    if bytes.iter().zip(parent).any(|(own, below)| own != below && *below != 0) {
+        return false;
+    }
+    let differing = |range: &Range<u64>| {
+        let window = index(range.start.saturating_sub(at), "a run").ok()?
+            ..index(range.end.saturating_sub(at), "a run").ok()?;
+        Some(bytes.get(window.clone())? != parent.get(window)?)
+    };
+    let end = at.saturating_add(len64(bytes.len()));
+    free.gaps(at..end).into_iter().all(|used| differing(&used) == Some(false))
+}
+
+/// Whether the dynamic VHD at the root of a chain holds data in `range` of the disk where its bitmaps say
+/// "never written".
 fn contradicts_bitmap(disk: &Disk, range: Range<u64>) -> Result<bool> {
-    let top = disk.top()?;
-    if top.disk_type != DiskType::Dynamic || !matches!(top.bitmaps, Bitmaps::BeforePayload { .. }) {
+    let Some(root) = disk.layers().last() else { return Ok(false) };
+    if root.disk_type != DiskType::Dynamic || !matches!(root.bitmaps, Bitmaps::BeforePayload { .. }) {
         return Ok(false);
     }
     disk.take_ambiguity();
-    let block_size = top.geometry.block_size.max(1);
+    let block_size = root.geometry.block_size.max(1);
     let mut at = range.start;
-    while at < range.end {
+    while at < range.end.min(root.geometry.addressable_size) {
         let block = at.checked_div(block_size).unwrap_or_default();
-        let covered = top.block_range(block);
+        let covered = root.block_range(block);
         let end = covered.end.min(range.end);
         let all_set =
-            top.sector_bitmap(block)?.is_none_or(|b| b.all_set(covered.end.saturating_sub(covered.start)));
+            root.sector_bitmap(block)?.is_none_or(|b| b.all_set(covered.end.saturating_sub(covered.start)));
         while !all_set && at < end {
             let to = at.saturating_add(RUN).min(end);
             let mut bytes = vec![0; index(to.saturating_sub(at), "a run")?];

@@ -4,7 +4,9 @@ use uuid::Uuid;
 
 use super::options::Options;
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{ContainerWriter, Disk, DiskType, Format, Geometry, Image, Metadata, vhd, vhdx};
+use crate::image::{
+    ContainerWriter, Disk, DiskType, Format, Geometry, Image, Metadata, ParentLink, vhd, vhdx,
+};
 
 /// Smallest and largest block of a VHDX (MS-VHDX 2.6.2.1).
 const VHDX_BLOCKS: (u64, u64) = (1 << 20, 256 << 20);
@@ -64,8 +66,11 @@ impl Target {
         })
     }
 
-    /// The writer of this target. With `reads_changed`, a VHDX gets a new data write GUID, so that
-    /// children of the source do not take the new image for their parent.
+    /// The writer of this target. Identity follows what is read: also a merged chain reads as its child
+    /// did, so it keeps the child's identifiers and is still the parent of the child's own children. With
+    /// `reads_changed`, a VHDX gets a new data write GUID, so that they do not take the new image for their
+    /// parent. A VHD has one identifier for all: it stays, since virtual machines know the disk by it, and
+    /// the person must be told.
     ///
     /// # Errors
     /// What the format's writer refuses.
@@ -133,10 +138,16 @@ fn disk_type(disk: &Disk, top: &Image, options: &Options) -> Result<DiskType> {
             "this is a fixed disk, which always has its full size; it can become a dynamic one, which is only as large \
              as what it holds, if you ask for that",
         )),
-        DiskType::Differencing if options.flatten && !disk.is_complete() => Err(Error::new(
-            ErrorKind::NeedsParent,
-            "this is a differencing disk; to merge it with its parents, all of them must be given",
-        )),
+        DiskType::Differencing if options.flatten && !disk.is_complete() => {
+            let missing = disk.missing_parent().map(ParentLink::describe).unwrap_or_default();
+            Err(Error::new(
+                ErrorKind::NeedsParent,
+                format!(
+                    "this is a differencing disk; to merge it with its parents, all of them must be given, and \
+                     {missing} is missing"
+                ),
+            ))
+        }
         DiskType::Differencing if options.flatten => Ok(DiskType::Dynamic),
         DiskType::Differencing => Ok(DiskType::Differencing),
     }

@@ -20,7 +20,7 @@ fn disk_of(file: &[u8]) -> Disk {
 }
 
 /// Executes a layout into memory.
-fn execute(layout: &mut Layout, disk: &Disk, plan: &Plan, files: &[&[u8]]) -> Vec<u8> {
+pub(super) fn execute(layout: &mut Layout, disk: &Disk, plan: &Plan, files: &[&[u8]]) -> Vec<u8> {
     let mut out = Vec::new();
     loop {
         let pieces = layout.next_pieces(disk, plan, 3, 1 << 20).unwrap();

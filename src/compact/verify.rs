@@ -5,9 +5,11 @@
 //!   output disk   ░░▓▓▓▓░░▓▓░░
 //!                   =      = └── may differ there, and nowhere else
 //! ```
-//! What neither image stores reads as zero in both and costs nothing.
+//! What neither image stores reads as zero in both and costs nothing; nor does what both read from the same
+//! place of the same parent.
 
 use std::ops::Range;
+use std::rc::Rc;
 
 use super::Progress;
 use crate::error::{Error, ErrorKind, Result, Site};
@@ -61,7 +63,7 @@ impl Verification {
             size,
             may_differ,
             same_bitmaps,
-            total: stored_bytes(source)?.max(stored_bytes(output)?),
+            total: stored_bytes(source, output)?.max(stored_bytes(output, source)?),
             done: 0,
             verdict: Verdict { compared: 0, skipped: 0, differing: 0, digest: String::new() },
             hasher: blake3::Hasher::new(),
@@ -118,6 +120,12 @@ impl Verification {
     fn compare_stretch(&mut self, source: &Disk, output: &Disk, a: Segment, b: Segment) -> Result<()> {
         match (a.origin, b.origin) {
             (Origin::Zero, Origin::Zero) | (Origin::Missing, Origin::Missing) => return Ok(()),
+            (Origin::Stored { layer: i, offset: x }, Origin::Stored { layer: j, offset: y }) => {
+                let same_file = source.layers().get(i).zip(output.layers().get(j));
+                if x == y && same_file.is_some_and(|(a, b)| Rc::ptr_eq(a, b)) {
+                    return Ok(());
+                }
+            }
             _ => {}
         }
         let mut at = a.range.start;
@@ -230,10 +238,13 @@ fn difference(at: u64, x: &[u8], y: &[u8]) -> Error {
         .expected(format_args!("byte {:#04x}", found.0), format_args!("byte {:#04x}", found.1))
 }
 
-/// Bytes that the images of `disk` store, at most: what there is to compare.
-fn stored_bytes(disk: &Disk) -> Result<u64> {
+/// Bytes that the images of `disk` which `other` does not share store, at most: what there is to compare.
+fn stored_bytes(disk: &Disk, other: &Disk) -> Result<u64> {
     let mut sum = 0u64;
     for image in disk.layers() {
+        if other.layers().iter().any(|shared| Rc::ptr_eq(image, shared)) {
+            continue;
+        }
         let blocks = image.blocks.present().saturating_add(image.blocks.partially_present());
         sum = sum.saturating_add(blocks.saturating_mul(image.geometry.block_size));
     }

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::rc::Rc;
 
-use super::{Bitmaps, BlockState, DiskType, Image};
+use super::{Bitmaps, BlockState, DiskType, Image, ParentLink};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{ReadAt, check_range};
 use crate::units::{FileOffset, add, index, len64};
@@ -103,6 +103,12 @@ impl Disk {
         self.layers.last().is_some_and(|image| image.parent.is_none())
     }
 
+    /// The parent that was not given, if one was not.
+    #[must_use]
+    pub fn missing_parent(&self) -> Option<&ParentLink> {
+        self.layers.last().and_then(|image| image.parent.as_ref())
+    }
+
     /// The disk of the parents alone, as far as `range` reads through it, starting at `layer`.
     /// Calls `visit` with the stretches of `range` in ascending order; together they cover it.
     ///
@@ -180,6 +186,22 @@ impl Disk {
             }
         }
         Ok(())
+    }
+
+    /// Whether the images from `layer` on say what all of `range` reads, although parents may be missing.
+    ///
+    /// # Errors
+    /// Read errors of sector bitmaps.
+    pub fn tells(&self, layer: usize, range: Range<u64>) -> Result<bool> {
+        if self.is_complete() {
+            return Ok(true);
+        }
+        let mut known = true;
+        self.resolve_below(layer, range, &mut |segment| {
+            known &= segment.origin != Origin::Missing;
+            Ok(())
+        })?;
+        Ok(known)
     }
 
     /// Calls `visit` with the stretches of `range`, ascending; together they cover it.

@@ -15,6 +15,8 @@ mod chain;
 mod disk;
 mod layout;
 mod table;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod vhd;
 pub mod vhdx;
 
@@ -48,6 +50,15 @@ impl Format {
         match self {
             Self::Vhd => "vhd",
             Self::Vhdx => "vhdx",
+        }
+    }
+
+    /// The name in sentences.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Vhd => "VHD",
+            Self::Vhdx => "VHDX",
         }
     }
 }
@@ -102,6 +113,50 @@ pub struct ParentLink {
     pub time_stamp: Option<u32>,
     /// Names and paths as the locators give them: text of unknown origin.
     pub paths: Vec<String>,
+}
+
+/// Most of a path's characters that a sentence repeats.
+const SHOWN: usize = 260;
+
+impl ParentLink {
+    /// Whether `image` has one of the identifiers. The nil identifier names nobody.
+    #[must_use]
+    pub fn names(&self, image: &Image) -> bool {
+        !image.identity.is_nil() && self.ids.contains(&image.identity)
+    }
+
+    /// The parent for a sentence: its file name, and where it was last known to be.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let shown: Vec<String> = self
+            .paths
+            .iter()
+            .map(|path| path.chars().filter(|c| !c.is_control()).take(SHOWN).collect::<String>())
+            .filter(|path| !path.trim().is_empty())
+            .collect();
+        let Some(name) = shown.iter().find_map(|path| base_name(path)) else {
+            return "whose name is not known".into();
+        };
+        // The longest path says most of where it was, but nobody knows a volume by its GUID.
+        let place = shown.iter().max_by_key(|path| (!path.starts_with("\\\\?\\"), path.len()));
+        match place.filter(|path| path.as_str() != name) {
+            Some(path) => format!("“{name}” (last known as “{path}”)"),
+            None => format!("“{name}”"),
+        }
+    }
+
+    /// Whether a file of this name (or path) has the parent's name.
+    #[must_use]
+    pub fn calls_it(&self, name: &str) -> bool {
+        let Some(name) = base_name(name) else { return false };
+        let mut names = self.paths.iter().filter_map(|path| base_name(path));
+        names.any(|known| known.to_lowercase() == name.to_lowercase())
+    }
+}
+
+/// The file name at the end of a path of any system.
+fn base_name(path: &str) -> Option<&str> {
+    path.rsplit(['/', '\\']).find(|part| !part.is_empty())
 }
 
 /// Where sector bitmaps are kept.

@@ -12,6 +12,8 @@ pub const VERSION: u32 = 0x0001_0000;
 pub const NO_OFFSET: u64 = u64::MAX;
 /// A BAT entry of a block that is not present.
 pub const NOT_PRESENT: u32 = u32::MAX;
+/// The creator that XenServer notes.
+pub const XENSERVER: [u8; 4] = *b"tap\0";
 /// Bytes of a footer; before Virtual PC 2004 the last one was missing.
 pub const FOOTER_LEN: u64 = 512;
 /// Bytes of a dynamic disk header.

@@ -15,7 +15,7 @@ mod open;
 pub(crate) mod tests;
 mod writer;
 
-pub use format::{Footer, ParentLocator};
+pub use format::{DynamicHeader, Footer, ParentLocator, XENSERVER};
 pub use open::{Metadata, open, recognise};
 pub use writer::Writer;
 

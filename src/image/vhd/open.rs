@@ -7,6 +7,7 @@
 //!                └─ data offset ─► dynamic header ─ table offset ─► BAT ─► block table
 //! ```
 
+use std::collections::HashSet;
 use std::rc::Rc;
 
 use uuid::Uuid;
@@ -35,7 +36,7 @@ const MAX_BLOCK: u64 = 1 << 30;
 /// Most blocks of one disk: 2²⁶ (a BAT of 256 MiB).
 pub const MAX_BLOCKS: u64 = 1 << 26;
 /// Most bytes of one parent locator's data.
-const MAX_LOCATOR: u64 = 64 << 10;
+pub const MAX_LOCATOR: u64 = 64 << 10;
 
 /// What a writer carries over from a VHD.
 #[derive(Debug, Clone)]
@@ -417,14 +418,14 @@ fn parent_link(header: &DynamicHeader, locators: &[Vec<u8>]) -> ParentLink {
     for (locator, data) in header.parent_locators.iter().zip(locators) {
         let path = match &locator.platform_code {
             b"W2ru" | b"W2ku" => utf16(data, u16::from_le_bytes),
-            b"MacX" => String::from_utf8_lossy(data).into_owned(),
+            b"MacX" => file_url(data),
             _ => continue,
         };
         paths.push(path);
     }
     paths.push(utf16(&header.parent_unicode_name, u16::from_be_bytes));
-    paths.retain(|path| !path.is_empty());
-    paths.dedup();
+    let mut seen = HashSet::new();
+    paths.retain(|path| !path.is_empty() && seen.insert(path.clone()));
     let time_stamp = Some(header.parent_time_stamp.get()).filter(|&stamp| stamp != 0);
     ParentLink { ids: vec![Uuid::from_bytes(header.parent_unique_id)], time_stamp, paths }
 }
@@ -435,6 +436,28 @@ fn utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> String {
     char::decode_utf16(units.take_while(|&u| u != 0))
         .map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER))
         .collect()
+}
+
+/// The path of a file URL, as MacX locators hold it: UTF-8, with %xx for what a URL cannot hold.
+fn file_url(data: &[u8]) -> String {
+    let url = data.split(|&byte| byte == 0).next().unwrap_or_default();
+    let mut rest = url.strip_prefix(b"file://").unwrap_or(url);
+    rest = rest.strip_prefix(b"localhost").unwrap_or(rest);
+    let mut path = Vec::with_capacity(rest.len());
+    while let Some((&byte, after)) = rest.split_first() {
+        let code = after.get(..2).filter(|_| byte == b'%').and_then(|code| std::str::from_utf8(code).ok());
+        match code.and_then(|code| u8::from_str_radix(code, 16).ok()) {
+            Some(meant) => {
+                path.push(meant);
+                rest = after.get(2..).unwrap_or_default();
+            }
+            None => {
+                path.push(byte);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&path).into_owned()
 }
 
 fn creator_name(footer: &Footer) -> String {

@@ -16,7 +16,7 @@ use super::format::{
     TYPE_DYNAMIC, VERSION,
 };
 use super::geometry::geometry_for;
-use super::open::Metadata;
+use super::open::{MAX_LOCATOR, Metadata};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::bitmap::{full_vhd_bitmap, vhd_bitmap_len};
 use crate::image::{BitmapSource, BlockPlan, ContainerWriter, DiskType, OutState, Piece};
@@ -114,10 +114,14 @@ impl Writer {
         };
         let mut at = FOOTER_LEN.saturating_add(HEADER_LEN);
         for (locator, data) in header.parent_locators.iter_mut().zip(&locators) {
-            if !data.is_empty() {
-                locator.data_offset = at.into();
-                at = add(at, locator_space(locator.data_space.get(), len64(data.len()))?, "parent locators")?;
+            if locator.platform_code == [0; 4] {
+                continue;
             }
+            // One without data moves as well: its old place may now be somebody's payload.
+            let (field, space) = locator_space(locator.data_space.get(), len64(data.len()))?;
+            locator.data_space = field.into();
+            locator.data_offset = if space == 0 { 0 } else { at }.into();
+            at = add(at, space, "parent locators")?;
         }
         let table_offset = at;
         let blocks = size.div_ceil(block_size);
@@ -254,10 +258,16 @@ fn new_header() -> DynamicHeader {
     DynamicHeader { cookie: HEADER_COOKIE, header_version: VERSION.into(), ..DynamicHeader::new_zeroed() }
 }
 
-/// Bytes to set aside for a parent locator. The field counts sectors by the specification and bytes
-/// on disks that Windows made, so a small number is taken for sectors.
-fn locator_space(field: u32, data: u64) -> Result<u64> {
-    let field = u64::from(field);
-    let space = if field < 512 { field.saturating_mul(512) } else { field };
-    round_up(space.min(64 << 10).max(data), 512, "a parent locator")
+/// The space field of a parent locator, and the bytes to set aside for it. The field counts sectors by
+/// the specification and bytes on disks that Windows made, so a small number is taken for sectors. It
+/// stays as it is, unless it claims more than any locator needs.
+fn locator_space(field: u32, data: u64) -> Result<(u32, u64)> {
+    let claimed = u64::from(field);
+    let space = if claimed < 512 { claimed.saturating_mul(512) } else { claimed };
+    if space <= MAX_LOCATOR {
+        return Ok((field, round_up(space.max(data), 512, "a parent locator")?));
+    }
+    let space = round_up(data, 512, "a parent locator")?;
+    let field = u32::try_from(space).map_err(|_| Error::internal("a parent locator is too long"))?;
+    Ok((field, space))
 }

@@ -1,0 +1,221 @@
+//! What these tests share: chains that strangers' tools make, and strangers that read them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::rc::Rc;
+
+use vhd_compactor::compact::Options;
+use vhd_compactor::extents::Extents;
+use vhd_compactor::image::{BlockState, DiskType, Format, open};
+use vhd_compactor::io::NativeFile;
+
+use crate::common::{analyse, corpus, have, run};
+
+pub fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// A child and its parents, in one folder and under the names by which they know each other.
+pub struct Chain {
+    /// The child first.
+    pub files: Vec<PathBuf>,
+    /// What the child's disk holds.
+    pub disk: Vec<u8>,
+}
+
+impl Chain {
+    pub fn child(&self) -> &Path {
+        &self.files[0]
+    }
+
+    pub fn parents(&self) -> Vec<&Path> {
+        self.files[1..].iter().map(PathBuf::as_path).collect()
+    }
+
+    /// `vhd` or `vhdx`, as the content is, whatever the name.
+    pub fn kind(&self) -> &'static str {
+        kind(self.child())
+    }
+
+    /// What file systems prove free of the child's disk.
+    pub fn free(&self) -> Extents {
+        analyse(self.child(), &self.parents()).unwrap().free(&Options::default())
+    }
+}
+
+pub fn kind(image: &Path) -> &'static str {
+    if fs::read(image).unwrap().starts_with(b"vhdxfile") { "vhdx" } else { "vhd" }
+}
+
+/// Whether `found` is `expected` outside of `free`.
+#[track_caller]
+pub fn same_outside(free: &Extents, expected: &[u8], found: &[u8]) {
+    assert_eq!(expected.len(), found.len());
+    for used in free.gaps(0..expected.len() as u64) {
+        let range = used.start as usize..used.end as usize;
+        if expected[range.clone()] != found[range.clone()] {
+            let at = range.into_iter().find(|&at| expected[at] != found[at]).unwrap();
+            panic!("byte {at} differs: {:#x} was {:#x}", found[at], expected[at]);
+        }
+    }
+}
+
+/// Reads an image by 7-Zip, which finds the parents by the names in the image's folder, and has it checked.
+pub fn seven_zip(image: &Path) -> Vec<u8> {
+    let kind = format!("-t{}", kind(image));
+    let told = run("7zz", &["t", &kind, text(image)]);
+    assert!(told.contains("Everything is Ok") && !told.contains("WARNING"), "{told}");
+    let done = Command::new("7zz").args(["x", "-so", &kind, text(image)]).output().unwrap();
+    assert!(done.status.success());
+    done.stdout
+}
+
+/// Why libvhdi reads an image wrong, whoever made it: it takes what a VHDX calls zero for the parent's, reads
+/// wrong where a chunk has no sector bitmap block, and VHD bitmaps that are not of whole bytes.
+fn misread(path: &Path) -> Option<&'static str> {
+    let image = open(Rc::new(NativeFile::open(path).unwrap())).unwrap();
+    if image.disk_type != DiskType::Differencing {
+        return None;
+    }
+    if image.format == Format::Vhdx && image.blocks.partially_present() == 0 {
+        return Some("no sector bitmap block");
+    }
+    (0..image.block_count()).find_map(|block| match image.blocks.get(block) {
+        BlockState::Zero | BlockState::Undefined | BlockState::Unmapped => {
+            Some("a block that is marked zero")
+        }
+        BlockState::PartiallyPresent(_) if image.format == Format::Vhd => {
+            let bitmap = image.sector_bitmap(block).unwrap().unwrap();
+            let whole = bitmap.as_bytes().iter().all(|byte| matches!(byte, 0 | 0xff));
+            (!whole).then_some("a bitmap that is not of whole bytes")
+        }
+        _ => None,
+    })
+}
+
+/// Reads a chain by libvhdi; none, and a visible line, where `$PYTHON` (or python3) has it not, and where it is
+/// known to read wrong.
+pub fn libvhdi(test: &str, chain: &[&Path]) -> Option<Vec<u8>> {
+    const SCRIPT: &str = "
+import sys, pyvhdi
+files = []
+for path in sys.argv[1:]:
+    file = pyvhdi.file(); file.open(path); files.append(file)
+for child, parent in zip(files, files[1:]):
+    assert child.get_parent_identifier() == parent.get_identifier(), 'parent identifiers differ'
+    child.set_parent(parent)
+disk, left = files[0], files[0].get_media_size()
+while left > 0:
+    data = disk.read(min(4 << 20, left)); left -= len(data)
+    assert data
+    sys.stdout.buffer.write(data)";
+    if let Some(why) = chain.iter().find_map(|path| misread(path)) {
+        println!("skipped: {test}: libvhdi, which misreads {why}");
+        return None;
+    }
+    let python = std::env::var("PYTHON").unwrap_or_else(|_| "python3".into());
+    let found = Command::new(&python).args(["-c", "import pyvhdi"]).output();
+    if !found.is_ok_and(|output| output.status.success()) {
+        println!("skipped: {test}: Python has no pyvhdi (libvhdi-python; see $PYTHON)");
+        return None;
+    }
+    let args = [vec!["-c", SCRIPT], chain.iter().map(|path| text(path)).collect()].concat();
+    let done = Command::new(python).args(args).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    Some(done.stdout)
+}
+
+/// Runs the corpus' own writer of images, for shapes that no stock tool makes.
+pub fn vhdtool(test: &str, args: &[&str]) -> Option<()> {
+    let Some(tool) = corpus().map(|c| c.join("gen/vhdtool.py")).filter(|p| p.is_file()) else {
+        println!("skipped: {test}: the corpus is not there");
+        return None;
+    };
+    run("python3", &[&[text(&tool)], args].concat());
+    Some(())
+}
+
+/// Bytes that repeat nowhere, told apart by `seed`.
+pub fn noise(len: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut word = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    std::iter::repeat_with(&mut word).flatten().take(len).collect()
+}
+
+/// Sectors of a FAT disk: no multiple of any block, and what its geometry gives.
+const SECTORS: u64 = 963 * 4 * 17;
+
+/// Three states of one FAT16 disk, each after files were deleted and others written: base, then two more.
+pub fn fat_disks(test: &str, dir: &Path) -> Option<[PathBuf; 3]> {
+    if !["mkfs.fat", "mcopy", "mdel"].iter().all(|tool| have(test, tool)) {
+        return None;
+    }
+    let disks = [0, 1, 2].map(|n| dir.join(format!("disk{n}.raw")));
+    fs::File::create(&disks[0]).unwrap().set_len(SECTORS * 512).unwrap();
+    run("mkfs.fat", &["-F", "16", "-s", "4", "-n", "CHAIN", text(&disks[0])]);
+    for (state, disk) in disks.iter().enumerate() {
+        if let Some(before) = state.checked_sub(1) {
+            fs::copy(&disks[before], disk).unwrap();
+        }
+        for n in 0..24 {
+            let file = dir.join(format!("F{state}_{n}"));
+            fs::write(&file, noise(320_000 + n * 7_777, (state * 100 + n) as u64)).unwrap();
+            run("mcopy", &["-i", text(disk), text(&file), "::/"]);
+            fs::remove_file(file).unwrap();
+        }
+        // Half of them go at once: their bytes stay behind, and the next state's files take their place.
+        for n in 0..12 {
+            run("mdel", &["-i", text(disk), &format!("::/F{state}_{n}")]);
+        }
+    }
+    Some(disks)
+}
+
+/// The contents of every file of a FAT disk.
+pub fn fat_files(disk: &Path, dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    run("fsck.fat", &["-n", text(disk)]);
+    let into = dir.join("files");
+    fs::create_dir(&into).unwrap();
+    run("mcopy", &["-s", "-i", text(disk), "::/*", text(&into)]);
+    let files = fs::read_dir(&into).unwrap().map(|entry| {
+        let path = entry.unwrap().path();
+        (path.file_name().unwrap().to_str().unwrap().into(), fs::read(path).unwrap())
+    });
+    let files = files.collect();
+    fs::remove_dir_all(into).unwrap();
+    files
+}
+
+/// How a chain is to be made.
+pub struct Recipe<'a> {
+    /// `vhd` or `vhdx`.
+    pub format: &'a str,
+    /// What the names end in.
+    pub extension: &'a str,
+    /// Options of the base, and of its children.
+    pub options: [&'a [&'a str]; 2],
+}
+
+/// The chain of `disks`, the base first.
+pub fn chain(test: &str, dir: &Path, disks: &[PathBuf], recipe: &Recipe) -> Option<Chain> {
+    let mut files: Vec<PathBuf> = Vec::new();
+    for (n, disk) in disks.iter().enumerate() {
+        let file = dir.join(format!("c{n}.{}", if n == 0 { recipe.format } else { recipe.extension }));
+        let mut args = vec![recipe.format, text(disk), text(&file)];
+        if let Some(parent) = files.first() {
+            args.extend(["--type", "diff", "--parent", text(parent), "--parent-raw", text(&disks[n - 1])]);
+        }
+        args.extend(recipe.options[n.min(1)]);
+        vhdtool(test, &args)?;
+        files.insert(0, file);
+    }
+    let disk = fs::read(disks.last().unwrap()).unwrap();
+    Some(Chain { files, disk })
+}
