@@ -1,6 +1,6 @@
 /** What is in the image: its own facts and its volumes. */
 
-import { bytes, plural } from '../format.js';
+import { bytes, displayText, plural } from '../format.js';
 import { DISK_TYPES } from '../words.js';
 import { el, foreign, size } from './dom.js';
 
@@ -52,10 +52,20 @@ function volumes(report) {
           ),
         ),
         known ? meter(free, volume.length) : null,
-        volume.declined ? el('p', { class: 'why-declined' }, foreign(volume.declined.detail, 1000)) : null,
+        volume.declined ? whyDeclined(volume.declined.detail) : null,
       );
     }),
   );
+}
+
+/**
+ * The reason in words; where it was seen is for who asks.
+ * @param {string} detail a sentence, then perhaps a place in brackets
+ */
+function whyDeclined(detail) {
+  const [, sentence = detail, place] = /^(.*?)(?: \[([^[\]]+)\])?$/s.exec(detail) ?? [];
+  const title = place ? `Seen in: ${displayText(place)}` : undefined;
+  return el('p', { class: 'why-declined', title }, foreign(sentence, 1000));
 }
 
 /**
