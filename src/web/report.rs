@@ -483,12 +483,7 @@ impl CompactOutcome {
             || plan.target.format != top.format;
         let mut warnings = warnings(analysis);
         if outcome.reads_changed {
-            warnings.push(Notice {
-                code: "children-invalid",
-                message: "Free space was dropped, so this is no longer byte for byte the same disk. Differencing disks \
-                          (checkpoints, snapshots) made from the original do not fit the new image: merge them first."
-                    .into(),
-            });
+            warnings.push(Notice { code: "children-invalid", message: children_warning(plan.target.format) });
         }
         if readings_differ {
             warnings.push(Notice {
@@ -531,6 +526,18 @@ impl CompactOutcome {
             warnings,
         })
     }
+}
+
+/// What a person must know of children of the source once free space reads differently.
+fn children_warning(format: Format) -> String {
+    let told = match format {
+        Format::Vhd => "Programs will not notice, since a VHD keeps its identifier",
+        Format::Vhdx => "Programs will refuse to open them with it",
+    };
+    format!(
+        "Free space was dropped, so this is no longer byte for byte the same disk. Differencing disks (checkpoints, \
+         snapshots) made from the original do not fit the new image: merge them first. {told}."
+    )
 }
 
 /// What a comparison found.
