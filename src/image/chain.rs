@@ -70,6 +70,13 @@ pub fn assemble(child: Image, candidates: Vec<Candidate>) -> Result<Chain> {
         if parent.image.format != youngest.format {
             return Err(two_formats(&parent));
         }
+        let (sector, parents) =
+            (youngest.geometry.logical_sector_size, parent.image.geometry.logical_sector_size);
+        if sector != parents {
+            // MS-VHDX 2.6.2.6: a child has its parent's logical sector size.
+            let message = format!("{} has sectors of another size than its child", parent.name);
+            return Err(Error::new(ErrorKind::Unsupported, message).expected(sector, parents));
+        }
         chain.warnings.extend(check_time_stamp(&youngest, &parent, link.time_stamp)?);
         youngest = Rc::new(parent.image);
         who = parent.name;

@@ -308,3 +308,12 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_parent_with_sectors_of_another_size_is_refused() {
+    let parent = testing::file(Format::Vhdx, &Layer::new(4 << 20, 1 << 20, 4096), 2, None);
+    let given = vec![candidate("parent.vhdx", &parent)];
+    let error = assemble(image(&bytes(Format::Vhdx, 1, Some(2))), given).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    assert!(error.to_string().contains("parent.vhdx"), "{error}");
+}
