@@ -61,8 +61,9 @@ test(
     await until('Done');
 
     const result = join(folder, 'disk-compacted.vhd');
-    for (let tries = 100; tries > 0 && !(existsSync(result) && !existsSync(`${result}.part`)); tries--)
-      {await sleep(100);}
+    for (let tries = 100; tries > 0 && !(existsSync(result) && !existsSync(`${result}.part`)); tries--) {
+      await sleep(100);
+    }
     assert.ok((await stat(result)).size < (await stat(source)).size / 2);
     if (qemuImg) sameDisk(source, result, 'vpc');
     assert.deepEqual(faults, []);
