@@ -300,7 +300,7 @@ async function verifySink(control, compaction, sink, report) {
   const written = await attemptAsync(() => sink.readBack(), 'write-failed');
   if (!written) return;
   try {
-    control.phase('verify', 0);
+    control.phase('verify', report.outputSize);
     attempt(() => compaction.startVerification(written), 'write-failed');
     await step(control, (budget) => compaction.verificationStep(budget));
     report.verification = compaction.verification() ?? null;

@@ -6,7 +6,7 @@
 const UNITS = ['bytes', 'KB', 'MB', 'GB', 'TB', 'PB'];
 
 /**
- * A size to three digits: `31.5 GB`.
+ * A size to three digits: `31.5 GB`, never broken over two lines.
  * @param {number} count bytes
  */
 export function bytes(count) {
@@ -19,7 +19,7 @@ export function bytes(count) {
   const digits = unit === 0 || value >= 99.95 ? 0 : value >= 9.995 ? 1 : 2;
   const number = value.toFixed(digits).replace(/\.0+$|(\.\d*[1-9])0+$/, '$1');
   const name = unit === 0 && number === '1' ? 'byte' : UNITS[unit];
-  return `${count < 0 ? '−' : ''}${number} ${name}`;
+  return `${count < 0 ? '−' : ''}${number}\u00a0${name}`;
 }
 
 /** @param {number} count */
@@ -34,9 +34,9 @@ export const exactBytes = (count) => `${integer(count)} ${count === 1 ? 'byte' :
  * @param {number} whole
  */
 export function percent(part, whole) {
-  if (whole <= 0 || part <= 0) return '0 %';
-  if (part >= whole) return '100 %';
-  return `${Math.min(99, Math.max(1, Math.round((part / whole) * 100)))} %`;
+  if (whole <= 0 || part <= 0) return '0\u00a0%';
+  if (part >= whole) return '100\u00a0%';
+  return `${Math.min(99, Math.max(1, Math.round((part / whole) * 100)))}\u00a0%`;
 }
 
 /**

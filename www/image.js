@@ -91,6 +91,14 @@ export class DiskImage extends EventTarget {
     return estimated && 'estimate' in estimated ? estimated.estimate : null;
   }
 
+  /**
+   * Whether that is still being worked out.
+   * @param {string} variant
+   */
+  isOpen(variant) {
+    return this.estimates[variant] === undefined;
+  }
+
   /** Why the present choices cannot be had, where that is so. */
   get refused() {
     const { now } = this.estimates;
@@ -108,14 +116,17 @@ export class DiskImage extends EventTarget {
   async read() {
     this.#enter('reading');
     try {
+      // A handle gives the file as it is now, also when it changed since it was dropped.
+      if (this.handle) this.file = await this.handle.getFile().catch(() => this.file);
       const engine = this.#freshEngine();
       this.report = await engine.call('open', this.file, this.#parentFiles(), this.choices);
       if (this.report.parent && !this.report.parent.found && !this.goesAlone) {
         this.#enter('needs-parent');
         return;
       }
-      await this.#refreshEstimates();
+      await this.#estimateNow();
       this.#enter('ready');
+      void this.#estimateOthers();
     } catch (error) {
       this.#fail(error);
     }
@@ -131,8 +142,9 @@ export class DiskImage extends EventTarget {
   async choose(changed) {
     this.choices = { ...this.choices, ...changed };
     try {
-      await this.#refreshEstimates();
+      await this.#estimateNow();
       await this.refreshMap();
+      await this.#estimateOthers();
     } catch (error) {
       this.#fail(error);
     }
@@ -157,7 +169,7 @@ export class DiskImage extends EventTarget {
       const map = await this.#theEngine().call('blockMap', this.#mapCells, assumed(this.report, this.choices));
       if (turn === this.#mapTurn) this.#setMap(map);
     } catch (error) {
-      if (!(error instanceof EngineError && error.code === 'cancelled')) this.#fail(error);
+      this.#fail(error);
     }
   }
 
@@ -250,22 +262,43 @@ export class DiskImage extends EventTarget {
     try {
       await this.#openEngine();
       await this.refreshMap();
+      void this.#estimateOthers();
     } catch (error) {
       this.#fail(error);
     }
   }
 
-  /** First the present choices, which is what a person looks at; then the alternatives. */
-  async #refreshEstimates() {
+  /** First the present choices, which are what a person looks at. */
+  async #estimateNow() {
     if (!this.report) return;
-    const turn = ++this.#estimateTurn;
-    const { now, ...others } = variants(this.report, this.choices, this.parents.length > 0);
-    for (const wanted of [{ now }, others]) {
-      const estimates = await this.#theEngine().call('estimates', wanted);
-      if (turn !== this.#estimateTurn) return;
-      this.estimates = { ...this.estimates, ...estimates };
-      this.#tell('estimate');
+    const { now } = variants(this.report, this.choices, this.parents.length > 0);
+    await this.#estimate({ now }, ++this.#estimateTurn);
+  }
+
+  /** Then the alternatives, which may take a moment for a disk of many terabytes. */
+  async #estimateOthers() {
+    if (!this.report) return;
+    const turn = this.#estimateTurn;
+    const all = variants(this.report, this.choices, this.parents.length > 0);
+    try {
+      // One by one, so that whatever else is asked meanwhile gets its turn.
+      for (const [name, choices] of Object.entries(all)) {
+        if (name !== 'now' && turn === this.#estimateTurn) await this.#estimate({ [name]: choices }, turn);
+      }
+    } catch (error) {
+      this.#fail(error);
     }
+  }
+
+  /**
+   * @param {Record<string, Choices>} wanted
+   * @param {number} turn
+   */
+  async #estimate(wanted, turn) {
+    const estimates = await this.#theEngine().call('estimates', wanted);
+    if (turn !== this.#estimateTurn) return;
+    this.estimates = { ...this.estimates, ...estimates };
+    this.#tell('estimate');
   }
 
   /** The engine with the image open in it, also after an ended run. */
@@ -318,6 +351,8 @@ export class DiskImage extends EventTarget {
 
   /** @param {unknown} error */
   #fail(error) {
+    // An engine that was ended on purpose is no failure.
+    if (error instanceof EngineError && error.code === 'cancelled') return;
     this.error =
       error instanceof EngineError ? error : new EngineError({ code: 'internal', message: String(error), site: null });
     this.#enter('failed');

@@ -24,9 +24,9 @@ const cards = new Map();
 const files = /** @type {HTMLInputElement} */ (byId('files'));
 const chooseFiles = () => files.click();
 
+const compare = mountCompare();
 mountIntake();
 mountModes();
-mountCompare();
 byId('download-all').addEventListener('click', downloadAll);
 byId('version').textContent = PAGE_VERSION;
 void mountUpdates(() => cards.size > 0);
@@ -45,17 +45,24 @@ function mountIntake() {
   window.addEventListener('dragleave', () => dragging((depth = Math.max(0, depth - 1)) > 0));
   window.addEventListener('dragover', (event) => event.preventDefault());
   window.addEventListener('drop', (event) => {
+    const alreadyTaken = event.defaultPrevented;
     event.preventDefault();
     dragging((depth = 0) > 0);
-    if (event.dataTransfer) void fromDrop(event.dataTransfer).then(add);
+    // A place in the comparison has taken it already.
+    if (alreadyTaken || !event.dataTransfer) return;
+    void fromDrop(event.dataTransfer).then(isComparing() ? compare.take : add);
   });
   window.launchQueue?.setConsumer(({ files: handles }) => void fromHandles(handles).then(add));
+}
+
+function isComparing() {
+  return location.hash === '#compare';
 }
 
 /** The two modes are addresses, so that they can be linked and gone back to. */
 function mountModes() {
   const show = () => {
-    const mode = location.hash === '#compare' ? 'compare' : 'compact';
+    const mode = isComparing() ? 'compare' : 'compact';
     for (const one of ['compact', 'compare']) byId(one).hidden = one !== mode;
     for (const link of document.querySelectorAll('nav a')) {
       if (link.getAttribute('href') === `#${mode}`) link.setAttribute('aria-current', 'page');

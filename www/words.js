@@ -144,17 +144,6 @@ export const DISK_TYPES = {
   differencing: 'differencing (holds what changed since its parent)',
 };
 
-/** Why part of an image was left out. @type {Record<string, string>} */
-export const DROPPED = {
-  free: 'free space',
-  zero: 'blocks that held only zeros',
-  absent: 'never written',
-  'equal-to-parent': 'the same in the parent',
-  equalToParent: 'the same in the parent',
-  'page-files': 'contents of page and swap files',
-  'shadow-copies': 'shadow copies',
-};
-
 /** @type {Record<string, string>} */
 export const STATES = {
   reading: 'Reading',

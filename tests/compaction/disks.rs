@@ -72,7 +72,7 @@ pub fn lay_out(fs: FileSystem, volume: &Path, table: Table, dir: &Path) -> RawDi
         Table::Gpt => 4099,
     };
     let (at, sectors) = (first * SECTOR, len / SECTOR);
-    // 7-Zip takes no VHDX of another size than a multiple of 4 KiB.
+    // 7-Zip takes no VHDX of another size than a multiple of eight sectors.
     let size = if table == Table::Bare { len } else { (at + len + 5 * MIB).next_multiple_of(4096) };
     let file = File::create(&path).unwrap();
     file.set_len(size).unwrap();
@@ -130,9 +130,14 @@ impl Container {
             Self::Vhdx(block) => ("vhdx", format!("block_size={}", block * MIB)),
             Self::FixedVhdx => ("vhdx", format!("subformat=fixed,block_size={}", 8 * MIB)),
         };
-        run("qemu-img", &["convert", "-f", "raw", "-O", format, "-o", &options, text(raw), text(&path)]);
+        convert(&["-f", "raw", "-O", format, "-o", &options, text(raw), text(&path)]);
         path
     }
+}
+
+/// Converts an image with qemu-img, which need not wait for the disk of this machine.
+pub fn convert(args: &[&str]) {
+    run("qemu-img", &[&["convert", "-t", "unsafe"], args].concat());
 }
 
 /// The name by which qemu-img knows a format.

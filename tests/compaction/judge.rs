@@ -10,7 +10,7 @@ use vhd_compactor::compact::{Mode, Options, Outcome};
 use vhd_compactor::extents::Extents;
 
 use crate::common::{compact, run};
-use crate::disks::{Container, RawDisk, format_of, qemu};
+use crate::disks::{Container, RawDisk, convert, format_of, qemu};
 use crate::volumes::{FileSystem, STALE, text};
 
 /// A raw disk and what must stay of it.
@@ -88,7 +88,7 @@ pub fn structure(image: &Path) {
 /// The disk as qemu-img reads it.
 pub fn raw_of(image: &Path, dir: &Path) -> PathBuf {
     let raw = dir.join("judged.raw");
-    run("qemu-img", &["convert", "-f", qemu(format_of(image)), "-O", "raw", text(image), text(&raw)]);
+    convert(&["-f", qemu(format_of(image)), "-O", "raw", text(image), text(&raw)]);
     raw
 }
 

@@ -121,10 +121,10 @@ impl FileSystem {
     /// The size that suits it: a little more than MiB, so that no block ends with it.
     const fn size(self) -> u64 {
         match self {
-            Self::Fat12 => 12 * MIB + 3 * 4096,
-            Self::Fat16 | Self::Swap => 24 * MIB + 3 * 4096,
-            Self::Fat32 => 40 * MIB + 3 * 4096,
-            _ => 48 * MIB + 3 * 4096,
+            Self::Fat12 => 12 * MIB + 3 * 32_768,
+            Self::Fat16 | Self::Swap => 24 * MIB + 3 * 32_768,
+            Self::Fat32 => 40 * MIB + 3 * 32_768,
+            _ => 48 * MIB + 3 * 32_768,
         }
     }
 

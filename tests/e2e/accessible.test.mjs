@@ -94,7 +94,7 @@ test('progress and results are spoken, politely', { skip: needs }, async (t) => 
   await page.getByRole('button', { name: 'Try it with a sample' }).click();
   const announcer = page.locator('#announcer[aria-live=polite]');
   await announcer
-    .getByText(/sample\.vhdx is read\. The new image will take \d+(\.\d+)? MB or less\./)
+    .getByText(/sample\.vhdx is read\. The new image will take \d+(\.\d+)?\sMB or less\./)
     .waitFor({ state: 'attached' });
   await download(page, 'sample.vhdx', suite.path('spoken.vhdx'));
   await announcer.getByText(/sample\.vhdx is done: the new image takes/).waitFor({ state: 'attached' });

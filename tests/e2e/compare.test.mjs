@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import * as images from './support/images.mjs';
-import { choose, download, pageSuite, waitFor } from './support/page.mjs';
+import { choose, download, drop, pageSuite, waitFor } from './support/page.mjs';
 import { chromium, missing } from './support/programs.mjs';
 
 /** @import { Page } from 'playwright-core' */
@@ -39,3 +39,18 @@ test('a difference is found, and told as one', { skip: needs }, async (t) => {
   await notice.waitFor();
   assert.match(await notice.innerText(), /do not hold the same/);
 });
+
+test(
+  'a differencing image is compared with its parents at hand; what is dropped finds its place',
+  { skip: needs },
+  async (t) => {
+    const page = await suite.open(t, { hash: '#compare' });
+    const child = await suite.file('child.vhd', images.child());
+    const base = await suite.file('base.vhd', images.base());
+    await drop(page, [child]);
+    await drop(page, [child]);
+    await page.setInputFiles('#file-parents', [base]);
+    await page.getByRole('button', { name: 'Compare', exact: true }).click();
+    await page.getByText('They hold the same.').waitFor();
+  },
+);

@@ -127,7 +127,7 @@ function stateSentence({ name, state, estimate, outcome }) {
   switch (state) {
     case 'ready':
       return estimate
-        ? `${name} is read. The new image will take ${bytes(estimate.outputSize)} or less.`
+        ? `${name} is read. The new image will take ${bytes(estimate.outputSize)}${estimate.exact ? '' : ' or less'}.`
         : `${name} is read.`;
     case 'done':
       return outcome ? `${name} is done: the new image takes ${bytes(outcome.report.outputSize)}.` : `${name} is done.`;

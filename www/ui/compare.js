@@ -9,69 +9,95 @@ import { byId, el, foreign, fromTemplate, icon, size } from './dom.js';
 import { failureNotice, notice } from './notice.js';
 import { progressMeter } from './running.js';
 
-/** @import { VerifyReport } from '../types.js' */
+/** @import { Picked, VerifyReport } from '../types.js' */
 
-const SLOTS = /** @type {const} */ ([
-  ['original', 'The image as it was'],
-  ['compacted', 'The compacted image'],
-]);
+/** @typedef {'original' | 'compacted' | 'parents'} Slot */
 
+/** @type {{ slot: Slot, label: string, hint: string }[]} */
+const SLOTS = [
+  { slot: 'original', label: 'The image as it was', hint: 'Drop it here, or choose it' },
+  { slot: 'compacted', label: 'The compacted image', hint: 'Drop it here, or choose it' },
+  { slot: 'parents', label: 'Parents', hint: 'Only for a differencing image: drop or choose all of them' },
+];
+
+/** Returns what takes files that were dropped beside the places for them. */
 export function mountCompare() {
-  /** @type {Record<string, File | null>} */
-  const chosen = { original: null, compacted: null };
+  /** @type {Record<Slot, File[]>} */
+  const chosen = { original: [], compacted: [], parents: [] };
   const start = el('button', { type: 'button', class: 'primary' }, 'Compare');
   start.disabled = true;
 
-  const choose = (/** @type {string} */ slot, /** @type {File | undefined} */ file) => {
-    if (!file) return;
-    chosen[slot] = file;
-    byId(`pick-${slot}`).querySelector('.slot-file')?.replaceChildren(foreign(file.name), ' ', size(file.size));
-    start.disabled = !chosen.original || !chosen.compacted;
+  const choose = (/** @type {Slot} */ slot, /** @type {Picked[]} */ picked) => {
+    if (picked.length === 0) return;
+    chosen[slot] = picked.map(({ file }) => file).slice(0, slot === 'parents' ? undefined : 1);
+    const names = chosen[slot].flatMap((file) => [foreign(file.name), ' ', size(file.size), el('br')]);
+    byId(`pick-${slot}`)
+      .querySelector('.slot-file')
+      ?.replaceChildren(...names);
+    start.disabled = chosen.original.length === 0 || chosen.compacted.length === 0;
     byId('compare-outcome').replaceChildren();
   };
 
-  byId('pair').append(...SLOTS.map(([slot, label]) => slotFor(slot, label, choose)), start);
+  byId('pair').append(...SLOTS.map((one) => slotFor(one, choose)), start);
   start.addEventListener('click', () => {
-    if (chosen.original && chosen.compacted) void compare(chosen.original, chosen.compacted, start);
+    const [original] = chosen.original;
+    const [compacted] = chosen.compacted;
+    if (original && compacted) void compare(original, compacted, chosen.parents, start);
   });
+
+  return {
+    /** @param {Picked[]} picked */
+    take(picked) {
+      // The larger one was there first; a single one goes where something is missing.
+      const [first, second] = [...picked].sort((one, other) => other.file.size - one.file.size);
+      if (first && second) {
+        choose('original', [first]);
+        choose('compacted', [second]);
+      } else {
+        choose(chosen.original.length === 0 ? 'original' : 'compacted', picked);
+      }
+    },
+  };
 }
 
 /**
- * @param {string} slot
- * @param {string} label
- * @param {(slot: string, file: File | undefined) => void} choose
+ * @param {typeof SLOTS[number]} place
+ * @param {(slot: Slot, picked: Picked[]) => void} choose
  */
-function slotFor(slot, label, choose) {
+function slotFor({ slot, label, hint }, choose) {
   const input = el('input', {
     type: 'file',
     accept: '.vhd,.vhdx,.avhd,.avhdx',
+    multiple: slot === 'parents',
     hidden: true,
     id: `file-${slot}`,
     'aria-label': label,
   });
   const target = el(
     'button',
-    { type: 'button', class: 'drop-target small', id: `pick-${slot}` },
+    { type: 'button', class: `drop-target small ${slot}`, id: `pick-${slot}` },
     el('span', { class: 'drop-title' }, label),
-    el('span', { class: 'slot-file' }, 'Drop it here, or choose it'),
+    el('span', { class: 'slot-file' }, hint),
   );
   target.addEventListener('click', () => input.click());
-  input.addEventListener('change', () => choose(slot, fromInput(input.files)[0]?.file));
+  input.addEventListener('change', () => {
+    choose(slot, fromInput(input.files));
+    input.value = '';
+  });
   target.addEventListener('drop', async (event) => {
     event.preventDefault();
-    event.stopPropagation();
-    document.body.classList.remove('dragging');
-    if (event.dataTransfer) choose(slot, (await fromDrop(event.dataTransfer))[0]?.file);
+    if (event.dataTransfer) choose(slot, await fromDrop(event.dataTransfer));
   });
-  return el('div', {}, target, input);
+  return el('div', { class: slot === 'parents' ? 'wide' : undefined }, target, input);
 }
 
 /**
  * @param {File} original
  * @param {File} compacted
+ * @param {File[]} parents
  * @param {HTMLButtonElement} start
  */
-async function compare(original, compacted, start) {
+async function compare(original, compacted, parents, start) {
   const outcome = byId('compare-outcome');
   const { root, slot } = fromTemplate('running-template');
   const meter = progressMeter(slot, compacted.name);
@@ -88,7 +114,7 @@ async function compare(original, compacted, start) {
   });
   meter.show(null, 0);
   try {
-    const report = await guarded(() => engine.call('verify', original, compacted, []));
+    const report = await guarded(() => engine.call('verify', original, compacted, parents));
     outcome.replaceChildren(same(report));
     announce('The two images hold the same.');
   } catch (error) {

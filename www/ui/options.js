@@ -52,6 +52,7 @@ function join(parts) {
 function thorough(image) {
   const size = (/** @type {string} */ key, /** @type {string} */ suffix) => () => {
     const estimate = image.estimateOf(key);
+    if (image.isOpen(key)) return '…';
     return estimate ? `${bytes(estimate.outputSize)}${suffix}` : null;
   };
   return radios(image, 'How thorough', 'mode', () => image.choices.mode ?? 'full', [
@@ -147,7 +148,10 @@ function alsoRemove(image) {
   const pageFiles = checkbox(image, 'dropPageFiles', {
     label: 'Empty page and swap files',
     hint: 'The system makes them anew when it starts.',
-    effect: () => changeText(gain(image, 'dropPageFiles:no', 'dropPageFiles:yes'), 'none found'),
+    effect: () =>
+      image.isOpen('dropPageFiles:yes')
+        ? '…'
+        : changeText(gain(image, 'dropPageFiles:no', 'dropPageFiles:yes'), 'none found'),
   });
   const scrub = checkbox(image, 'scrub', {
     label: 'Wipe what was deleted',
@@ -237,6 +241,7 @@ function shadowCopies(image) {
  */
 function outputSize(image, key) {
   const estimate = image.estimateOf(key);
+  if (image.isOpen(key)) return '…';
   return estimate ? bytes(estimate.outputSize) : null;
 }
 

@@ -1,15 +1,14 @@
 /** An image that is done: before and after, the proof, what went and why, and what to do now. */
 
-import { bytes, displayText, duration, exactBytes, integer, outputName, percent, rate } from '../format.js';
+import { bytes, displayText, duration, exactBytes, integer, outputName, percent } from '../format.js';
 import { startDownload } from '../save.js';
-import { DROPPED } from '../words.js';
 import { bars } from './bars.js';
 import { button, el, foreign, fromTemplate, icon, saveTextButton, size } from './dom.js';
 import { mountMap } from './map.js';
 import { notice } from './notice.js';
 
 /** @import { DiskImage, Outcome } from '../image.js' */
-/** @import { CompactReport, InspectReport } from '../types.js' */
+/** @import { CompactReport } from '../types.js' */
 
 /**
  * @param {DiskImage} image
@@ -63,7 +62,7 @@ export function resultView(image, signal) {
     proof(report),
     ...oddities(image, report),
     whereItIs(outcome),
-    whatWent(report, image.report),
+    whatWent(image, report),
     map,
     el('div', { class: 'buttons' }, ...afterwards(image, outcome)),
     nextSteps.root,
@@ -149,24 +148,29 @@ function whereItIs({ name, place, blob }) {
 }
 
 /**
+ * @param {DiskImage} image
  * @param {CompactReport} report
- * @param {InspectReport | null} inspected
  */
-function whatWent(report, inspected) {
+function whatWent({ report: inspected, estimate }, report) {
   const zeros = report.blocks.omitted.zero * (inspected?.blockSize ?? 0);
-  const rows = [...report.dropped, { volume: null, bytes: zeros, why: 'zero' }]
-    .filter((one) => one.bytes > 0)
-    .map(({ volume, bytes: count, why }) => {
-      const found = inspected?.volumes.find((one) => one.index === volume);
-      const where = found ? [' of ', foreign(found.label || found.name || found.fileSystem)] : [];
-      return el(
+  const free = (estimate?.freeByVolume ?? []).map(({ index, bytes: count }) => {
+    const volume = inspected?.volumes.find((one) => one.index === index);
+    return {
+      label: ['Free space of ', foreign(volume?.label || volume?.name || volume?.fileSystem || 'a volume')],
+      count,
+    };
+  });
+  const rows = [...free, { label: ['Blocks that held only zeros'], count: zeros }]
+    .filter(({ count }) => count > 0)
+    .map(({ label, count }) =>
+      el(
         'tr',
         {},
-        el('th', { scope: 'row' }, DROPPED[why] ?? why, ...where),
+        el('th', { scope: 'row' }, ...label),
         el('td', {}, size(count)),
         el('td', { class: 'muted exact' }, exactBytes(count)),
-      );
-    });
+      ),
+    );
   const { omitted, kept } = report.blocks;
   return el(
     'details',
@@ -178,8 +182,7 @@ function whatWent(report, inspected) {
       { class: 'muted' },
       `Blocks: ${integer(kept)} kept; left out ${integer(omitted.free)} free, ${integer(omitted.zero)} zero` +
         `${omitted.equalToParent > 0 ? `, ${integer(omitted.equalToParent)} as in the parent` : ''}; ${integer(omitted.absent)} were never stored. ` +
-        `Read ${bytes(report.bytesRead)}, wrote ${bytes(report.bytesWritten)}` +
-        `${report.elapsedMs > 0 ? `, ${rate((report.bytesRead / report.elapsedMs) * 1000)}` : ''}.`,
+        `Read ${bytes(report.bytesRead)}, wrote ${bytes(report.bytesWritten)}.`,
     ),
   );
 }

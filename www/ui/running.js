@@ -71,7 +71,8 @@ export function progressMeter(slot, name) {
       else bar.value = percent;
       setTitle(`${Math.floor(percent)} % · ${name}`);
 
-      slot('done').textContent = progress ? `${bytes(progress.bytesDone)} of ${bytes(progress.bytesTotal)}` : '–';
+      slot('done').textContent =
+        progress && progress.bytesTotal > 0 ? `${bytes(progress.bytesDone)} of ${bytes(progress.bytesTotal)}` : '–';
       slot('rate').textContent = progress && progress.bytesPerSecond > 0 ? rate(progress.bytesPerSecond) : '–';
       slot('left').textContent = timeLeft(progress);
       slot('note').textContent = silent ? closingNote(progress.bytesTotal) : '';
