@@ -4,7 +4,7 @@ import { readFileSync, utimesSync } from 'node:fs';
 import { test } from 'node:test';
 import { cardOf, choose, download, pageSuite, waitFor } from './support/page.mjs';
 import { chromium, missing } from './support/programs.mjs';
-import { dynamicVhd } from './support/vhd.mjs';
+import { dynamicVhd } from '../support/vhd.mjs';
 
 /** @import { Page } from 'playwright-core' */
 

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { gunzipSync } from 'node:zlib';
 import { inRoot } from '../../../scripts/lib/paths.mjs';
-import { dynamicVhd, fixedVhd } from './vhd.mjs';
+import { dynamicVhd, fixedVhd } from '../../support/vhd.mjs';
 
 const BASE = 'aa'.repeat(16);
 const CHILD = 'bb'.repeat(16);
