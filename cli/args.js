@@ -23,6 +23,7 @@ Makes virtual hard disks (VHD, VHDX) smaller. The original is only ever read.
 
 All:
   --parent FILE           a parent of a differencing disk; once for each
+  --drop-page-files       count what is in page and swap files as free
   --ignore-shadow-copies  count what only volume shadow copies need as free
   --json                  the result, or {"error": …}, as JSON on stdout
   --help, --version
@@ -36,7 +37,6 @@ compact:
   --to-dynamic            turn a fixed disk into a dynamic one
   --flatten               merge a differencing disk with its parents
   --scrub                 write zeros over free space in the blocks that stay
-  --drop-page-files       leave out what is in page and swap files
   --no-verify             do not read the result back and compare
   --force                 replace OUTPUT if it exists
 
@@ -51,6 +51,7 @@ const common = {
   json: flag,
   help: { ...flag, short: 'h' },
   version: { ...flag, short: 'V' },
+  'drop-page-files': flag,
   'ignore-shadow-copies': flag,
   parent: /** @type {const} */ ({ type: 'string', multiple: true, default: /** @type {string[]} */ ([]) }),
 };
@@ -61,7 +62,6 @@ const forCompact = {
   'to-dynamic': flag,
   flatten: flag,
   scrub: flag,
-  'drop-page-files': flag,
   'no-verify': flag,
   force: flag,
 };
