@@ -138,6 +138,15 @@ export class DiskImage extends EventTarget {
     return this.read();
   }
 
+  /** Other images turn out to be built upon this one: what keeps them valid becomes the choice. */
+  becomeParent() {
+    if (this.hasChildren || this.state !== 'ready') return;
+    this.hasChildren = true;
+    this.choices = { ...this.choices, mode: 'zero' };
+    this.#tell('state');
+    void this.choose({});
+  }
+
   /** @param {Partial<Choices>} changed */
   async choose(changed) {
     this.choices = { ...this.choices, ...changed };

@@ -104,10 +104,10 @@ async function add(picked) {
       added.push(addCard(new DiskImage(one)));
     }
   }
+  unfoldFor(added);
   arrange();
   await Promise.all(added.map((image) => image.read()));
   await joinChains();
-  arrange();
 }
 
 /** @param {Picked} picked */
@@ -158,28 +158,27 @@ async function joinChains() {
       reads.push(image.read());
     }
   }
-  for (const image of images) {
-    const hasChildren = childrenOf(image, images).length > 0;
-    if (hasChildren && !image.hasChildren && image.state === 'ready') {
-      image.hasChildren = true;
-      await image.choose({ mode: 'zero' });
-      image.dispatchEvent(new Event('state'));
-    }
-  }
+  for (const image of images) if (childrenOf(image, images).length > 0) image.becomeParent();
   await Promise.all(reads);
 }
 
-/** With one image its card is open; with several each opens on demand. */
+/**
+ * What a person came for is open: an image that waited for its parent, else the first of the new ones.
+ * @param {DiskImage[]} added
+ */
+function unfoldFor(added) {
+  const waiting = [...cards.keys()].filter(({ state }) => state === 'needs-parent');
+  const open = waiting.length > 0 ? waiting : added.slice(0, 1);
+  if (open.length > 0) cards.forEach(({ fold }, image) => fold(open.includes(image)));
+}
+
+/** With one image its card is open; with several, one is, and the others open on demand. */
 function arrange() {
   const many = cards.size > 1;
   document.body.classList.toggle('has-images', cards.size > 0);
   document.body.classList.toggle('has-many', many);
   byId('cards').hidden = cards.size === 0;
-  let first = true;
-  for (const { fold } of cards.values()) {
-    fold(!many || first);
-    first = false;
-  }
+  if (!many) cards.forEach(({ fold }) => fold(true));
   summarise();
 }
 
@@ -196,7 +195,7 @@ function summarise() {
   byId('queue-summary').textContent =
     ready.length === 0
       ? plural(images.length, 'image')
-      : `${plural(images.length, 'image')}, ${ready.length} ready: ${bytes(saves)} or more can be saved`;
+      : `${plural(images.length, 'image')}, ${ready.length} ready${saves > 0 ? `: ${bytes(saves)} or more can be saved` : ''}`;
   const all = /** @type {HTMLButtonElement} */ (byId('download-all'));
   all.hidden = ready.length < 2;
 }

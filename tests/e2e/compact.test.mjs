@@ -123,7 +123,6 @@ test('where nothing is to be gained, nothing is written', { skip: needs }, async
   await choose(page, [to]);
   await waitFor(page, 'small-once.vhd', 'Ready');
   const card = cardOf(page, 'small-once.vhd');
-  await card.getByRole('button', { name: 'Show the details' }).click();
   await card.getByRole('button', { name: 'Download', exact: true }).click();
   await waitFor(page, 'small-once.vhd', 'Nothing to gain');
 });

@@ -47,8 +47,11 @@ test(
     const page = await suite.open(t, { hash: '#compare' });
     const child = await suite.file('child.vhd', images.child());
     const base = await suite.file('base.vhd', images.base());
-    await drop(page, [child]);
-    await drop(page, [child]);
+    // Beside the places, below them: the first missing one is filled.
+    for (const place of ['original', 'compacted']) {
+      await drop(page, [child], 680);
+      await page.locator(`#pick-${place}`, { hasText: 'child.vhd' }).waitFor();
+    }
     await page.setInputFiles('#file-parents', [base]);
     await page.getByRole('button', { name: 'Compare', exact: true }).click();
     await page.getByText('They hold the same.').waitFor();
