@@ -29,7 +29,7 @@ export interface Calls {
   estimates(variants: Record<string, Choices>): Record<string, Estimated>;
   blockMap(cells: number, choices: Choices): BlockMap;
   compact(destination: Destination, choices: Choices): { report: CompactReport; blob: Blob | null };
-  verify(original: File, compacted: File, parents: File[]): VerifyReport;
+  verify(original: File, compacted: File, parents: File[], choices: Choices): VerifyReport;
   /** From now on the live block map comes with this many cells. */
   watch(cells: number): void;
   cancel(): void;

@@ -110,7 +110,7 @@ export const ERRORS = {
     title: 'They do not hold the same',
     meaning:
       'The two disks read differently at the place below, which nothing proves to be free. Neither file was changed.',
-    next: 'Keep the original, and do not use the other one in its place. Was the original used after it was compacted? Then they differ rightly: compact it again.',
+    next: 'Keep the original, and do not use the other one in its place. If page files were emptied or shadow copies given up, say so above. If the original was used since it was compacted, they differ rightly: compact it again.',
   },
   'blocked-folder': {
     title: 'The browser does not let pages write there',

@@ -47,8 +47,8 @@ const calls = {
     return { report, blob: sink instanceof DownloadSink ? sink.blob : null };
   },
 
-  async verify(original, compacted, parents) {
-    const comparison = await verify(original, compacted, { parents: asSources(parents) });
+  async verify(original, compacted, parents, choices) {
+    const comparison = await verify(original, compacted, { ...choices, parents: asSources(parents) });
     return follow(comparison).catch(differenceAs('not-the-same'));
   },
 

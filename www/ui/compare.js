@@ -9,7 +9,7 @@ import { byId, el, foreign, fromTemplate, icon, size } from './dom.js';
 import { failureNotice, notice } from './notice.js';
 import { progressMeter } from './running.js';
 
-/** @import { Picked, VerifyReport } from '../types.js' */
+/** @import { Choices, Picked, VerifyReport } from '../types.js' */
 
 /** @typedef {'original' | 'compacted' | 'parents'} Slot */
 
@@ -19,6 +19,12 @@ const SLOTS = [
   { slot: 'compacted', label: 'The compacted image', hint: 'Drop it here, or choose it' },
   { slot: 'parents', label: 'Parents', hint: 'Only for a differencing image: drop or choose all of them' },
 ];
+
+/** What a compaction may have given up on request, which may differ then. */
+const GIVEN_UP = /** @type {const} */ ([
+  { name: 'dropPageFiles', label: 'Empty page and swap files' },
+  { name: 'ignoreShadowCopies', label: 'Shadow copies may go' },
+]);
 
 /** Returns what takes files that were dropped beside the places for them. */
 export function mountCompare() {
@@ -38,11 +44,23 @@ export function mountCompare() {
     byId('compare-outcome').replaceChildren();
   };
 
-  byId('pair').append(...SLOTS.map((one) => slotFor(one, choose)), start);
+  const gaveUp = GIVEN_UP.map(({ name, label }) => {
+    const input = el('input', { type: 'checkbox', id: `compare-${name}` });
+    return { name, input, row: el('div', { class: 'choice' }, input, el('label', { for: input.id }, label)) };
+  });
+  const asked = el(
+    'fieldset',
+    { class: 'wide' },
+    el('legend', {}, 'When it was compacted, did you choose one of these?'),
+    ...gaveUp.map(({ row }) => row),
+  );
+  byId('pair').append(...SLOTS.map((one) => slotFor(one, choose)), asked, start);
   start.addEventListener('click', () => {
     const [original] = chosen.original;
     const [compacted] = chosen.compacted;
-    if (original && compacted) void compare(original, compacted, chosen.parents, start);
+    if (!original || !compacted) return;
+    const choices = Object.fromEntries(gaveUp.map(({ name, input }) => [name, input.checked]));
+    void compare({ original, compacted, parents: chosen.parents, choices }, start);
   });
 
   return {
@@ -92,12 +110,10 @@ function slotFor({ slot, label, hint }, choose) {
 }
 
 /**
- * @param {File} original
- * @param {File} compacted
- * @param {File[]} parents
+ * @param {{ original: File, compacted: File, parents: File[], choices: Choices }} what
  * @param {HTMLButtonElement} start
  */
-async function compare(original, compacted, parents, start) {
+async function compare({ original, compacted, parents, choices }, start) {
   const outcome = byId('compare-outcome');
   const { root, slot } = fromTemplate('running-template');
   const meter = progressMeter(slot, compacted.name);
@@ -114,7 +130,7 @@ async function compare(original, compacted, parents, start) {
   });
   meter.show(null, 0);
   try {
-    const report = await guarded(() => engine.call('verify', original, compacted, parents));
+    const report = await guarded(() => engine.call('verify', original, compacted, parents, choices));
     outcome.replaceChildren(same(report));
     announce('The two images hold the same.');
   } catch (error) {
