@@ -5,11 +5,12 @@
 //!   web      the only wasm-bindgen surface (browser worker and Node)
 //!    └─ compact   plan · scan · layout · verify
 //!        ├─ fs ─► volume ─┐   what is free
-//!        └─ image ────────┴─► io ─► extents ─► error, units
+//!        └─ image ────────┴─► io, checksum ─► extents ─► error, units
 //! ```
 //! Arrows point down only: `fs`/`volume` and `image` never know each other.
 #![cfg_attr(test, allow(clippy::arithmetic_side_effects, clippy::as_conversions, missing_docs))]
 
+mod checksum;
 pub mod compact;
 pub mod error;
 pub mod extents;

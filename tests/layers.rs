@@ -13,14 +13,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A module and what it may use besides itself; what is missing here is a new module.
-const LAYERS: [(&str, &[&str]); 10] = [
+const LAYERS: [(&str, &[&str]); 11] = [
     ("units", &["error"]),
     ("error", &["units"]),
+    ("checksum", &[]),
     ("extents", &["error", "units"]),
     ("io", &["extents", "error", "units"]),
-    ("image", &["io", "extents", "error", "units"]),
-    ("volume", &["io", "extents", "error", "units"]),
-    ("fs", &["volume", "io", "extents", "error", "units"]),
+    ("image", &["checksum", "io", "extents", "error", "units"]),
+    ("volume", &["checksum", "io", "extents", "error", "units"]),
+    ("fs", &["checksum", "volume", "io", "extents", "error", "units"]),
     ("compact", &["fs", "volume", "image", "io", "extents", "error", "units"]),
     ("web", &["compact", "fs", "volume", "image", "io", "extents", "error", "units"]),
     ("lib", &["compact", "fs", "volume", "image", "io", "extents", "error", "units", "web"]),

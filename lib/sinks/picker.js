@@ -4,7 +4,7 @@ import { FileSource } from '../sources/file.js';
 /** @import { Sink } from '../types.js' */
 
 /**
- * Writes the new image to a file that the person picked (`showSaveFilePicker`). The browser keeps it aside
+ * Writes the new image to a file of a picked folder. The browser keeps it aside
  * and puts it in place when it is closed; until then an existing file stays as it was.
  *
  * @implements {Sink}

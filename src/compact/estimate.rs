@@ -76,14 +76,7 @@ pub fn estimate(analysis: &Analysis, plan: &Plan) -> Result<Estimate> {
     // Of what is kept, the share that lies in mapped volumes and is not free is in use.
     let in_use_bytes = known.saturating_sub(plan.counts.trapped_bytes).min(plan.counts.candidate_bytes);
     let unknown_bytes = touched.saturating_sub(known).min(plan.counts.candidate_bytes);
-    let free_by_volume = analysis
-        .volumes
-        .iter()
-        .map(|v| {
-            let inside = dropped.within(v.volume.range.clone());
-            inside.map(|r| plan.free.total_within(r)).fold(0, u64::saturating_add)
-        })
-        .collect();
+    let free_by_volume = by_volume(analysis, plan, &dropped);
     Ok(Estimate {
         output_size,
         exact: plan.options.mode == Mode::Quick,
@@ -94,6 +87,29 @@ pub fn estimate(analysis: &Analysis, plan: &Plan) -> Result<Estimate> {
         free_by_volume,
         reasons: reasons(analysis, plan)?,
     })
+}
+
+/// For each volume, in order: how many bytes of the blocks that go for being free are free there.
+#[must_use]
+pub fn free_by_volume(analysis: &Analysis, plan: &Plan) -> Vec<u64> {
+    let mut dropped = Extents::new();
+    let mut block = plan.next_decided(0);
+    while let Some(at) = block {
+        if plan.decision(at) == Decision::Free {
+            dropped.push(plan.range(at));
+        }
+        block = plan.next_decided(at.saturating_add(1));
+    }
+    by_volume(analysis, plan, &dropped)
+}
+
+fn by_volume(analysis: &Analysis, plan: &Plan, dropped: &Extents) -> Vec<u64> {
+    let volumes = analysis.volumes.iter();
+    let free_in = |v: &super::analysis::VolumeFindings| {
+        let inside = dropped.within(v.volume.range.clone());
+        inside.map(|r| plan.free.total_within(r)).fold(0, u64::saturating_add)
+    };
+    volumes.map(free_in).collect()
 }
 
 /// The disk bytes of volumes whose free space is known.

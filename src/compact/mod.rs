@@ -31,7 +31,7 @@ mod verify;
 
 pub use analysis::{Analysis, Input, VolumeFindings};
 pub use blockmap::{BlockMap, CellClass, block_map};
-pub use estimate::{Estimate, Reason, estimate, mapped};
+pub use estimate::{Estimate, Reason, estimate, free_by_volume, mapped};
 pub use layout::{Layout, Outcome};
 pub use options::{Mode, Options};
 pub use plan::{Counts, Decision, Plan};

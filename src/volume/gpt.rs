@@ -17,6 +17,7 @@ use uuid::Uuid;
 use zerocopy::byteorder::{LE, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use crate::checksum::crc32;
 use crate::error::Result;
 use crate::io::{ReadAt, check_range, read_vec};
 use crate::units::index;
@@ -156,7 +157,7 @@ impl Copy {
             return Ok(None);
         };
         let entries = read_vec(disk, offset, index(bytes, "the GPT entries")?)?;
-        let valid = crc32fast::hash(&entries) == header.partition_entry_array_crc32.get();
+        let valid = crc32([entries.as_slice()]) == header.partition_entry_array_crc32.get();
         Ok(valid.then_some(Self { header, entries }))
     }
 
@@ -215,10 +216,8 @@ fn header(disk: &dyn ReadAt, sector_size: u64, lba: u64) -> Result<Option<RawHea
 fn header_crc(header: &RawHeader, sector: Option<&[u8]>) -> u32 {
     let mut blank = header.clone();
     blank.header_crc32.set(0);
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(blank.as_bytes());
-    hasher.update(sector.and_then(|bytes| bytes.get(size_of::<RawHeader>()..)).unwrap_or_default());
-    hasher.finalize()
+    let rest = sector.and_then(|bytes| bytes.get(size_of::<RawHeader>()..)).unwrap_or_default();
+    crc32([blank.as_bytes(), rest])
 }
 
 fn text(name: &[U16<LE>]) -> Option<String> {
@@ -281,9 +280,9 @@ pub(super) mod tests {
                     partition_entry_lba: at.into(),
                     number_of_partition_entries: 8.into(),
                     size_of_partition_entry: u32::try_from(self.entry_size).unwrap().into(),
-                    partition_entry_array_crc32: crc32fast::hash(&entries).into(),
+                    partition_entry_array_crc32: crc32([entries.as_slice()]).into(),
                 };
-                header.header_crc32.set(crc32fast::hash(header.as_bytes()));
+                header.header_crc32.set(crc32([header.as_bytes()]));
                 disk[usize::try_from(my).unwrap() * size..][..92].copy_from_slice(header.as_bytes());
             }
             crate::volume::mbr::tests::put(&mut disk, 0, &[(0, 0xEE, 1, u32::MAX)]);
@@ -295,7 +294,7 @@ pub(super) mod tests {
     fn edit(disk: &mut [u8], field: usize, value: &[u8]) {
         disk[512 + field..][..value.len()].copy_from_slice(value);
         disk[512 + 16..][..4].fill(0);
-        let crc = crc32fast::hash(&disk[512..512 + 92]);
+        let crc = crc32([&disk[512..512 + 92]]);
         disk[512 + 16..][..4].copy_from_slice(&crc.to_le_bytes());
     }
 

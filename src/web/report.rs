@@ -493,14 +493,14 @@ impl CompactOutcome {
                     .into(),
             });
         }
-        let may_differ = layout.may_differ(plan);
         let dropped = analysis
             .volumes
             .iter()
-            .map(|findings| Dropped {
+            .zip(compact::free_by_volume(analysis, plan))
+            .map(|(findings, bytes)| Dropped {
                 volume: findings.volume.index,
                 file_system: findings.detected.name,
-                bytes: may_differ.total_within(findings.volume.range.clone()),
+                bytes,
                 why: "free",
             })
             .filter(|dropped| dropped.bytes > 0)

@@ -9,7 +9,7 @@ pub(super) const START: u32 = u32::MAX;
 
 /// CRC-32C (Castagnoli) of `bytes`, carried on from `running`.
 pub(super) fn crc32c(running: u32, bytes: &[u8]) -> u32 {
-    !crc32c::crc32c_append(!running, bytes)
+    !crate::checksum::crc32c_append(!running, bytes)
 }
 
 /// CRC-16 (polynomial 0x8005, reflected) of `bytes`, carried on from `running`: group descriptors

@@ -3,6 +3,8 @@
 use uuid::Uuid;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, LittleEndian as LE, U16, U32, U64, Unaligned};
 
+use crate::checksum::{crc32c, crc32c_append};
+
 /// The first bytes of every VHDX file.
 pub const SIGNATURE: &[u8] = b"vhdxfile";
 /// Everything in the file is aligned to this; also the size of the header section and of a sector
@@ -265,8 +267,8 @@ pub fn checksum<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u32 {
     let mut parts = parts.into_iter();
     let first = parts.next().unwrap_or_default();
     let (head, tail) = (first.get(..4).unwrap_or(first), first.get(8..).unwrap_or_default());
-    let crc = crc32c::crc32c_append(crc32c::crc32c_append(crc32c::crc32c(head), &[0; 4]), tail);
-    parts.fold(crc, crc32c::crc32c_append)
+    let crc = crc32c_append(crc32c_append(crc32c(head), &[0; 4]), tail);
+    parts.fold(crc, crc32c_append)
 }
 
 impl Header {

@@ -199,7 +199,7 @@ impl TestImage {
     pub fn seal(&mut self) {
         for (at, len) in [(HEADER_1, 4096), (HEADER_2, 4096), (REGIONS_1, 64 << 10), (REGIONS_2, 64 << 10)] {
             self.put32(at + 4, 0);
-            let crc = crc32c::crc32c(&self.bytes[at..at + len]);
+            let crc = crate::checksum::crc32c(&self.bytes[at..at + len]);
             self.put32(at + 4, crc);
         }
     }
@@ -297,7 +297,7 @@ pub fn log_entry(sequence: u64, tail_sector: u32, file_sizes: (u64, u64), writes
 /// Sets the checksum of a log entry right.
 pub fn seal_entry(entry: &mut [u8]) {
     entry[4..8].fill(0);
-    let crc = crc32c::crc32c(entry);
+    let crc = crate::checksum::crc32c(entry);
     entry[4..8].copy_from_slice(&crc.to_le_bytes());
 }
 
