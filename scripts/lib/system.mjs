@@ -45,10 +45,10 @@ export async function ensurePackages(/** @type {Package[]} */ packages) {
   addToPath('/usr/sbin', '/sbin');
   const names = (await missing(packages)).map(({ name }) => name);
   if (names.length === 0) return;
-  const apt = aptGet();
+  const apt = await aptGet();
   if (!apt) {
     say(`These packages are missing, and tests that need them will be skipped: ${names.join(' ')}`);
-    say(`  As an administrator: apt-get install ${names.join(' ')}`);
+    say(`  An administrator can add them: apt-get install ${names.join(' ')}`);
     return;
   }
   await announce(`Installing ${names.join(' ')}`, async () => {
@@ -79,15 +79,21 @@ async function missing(/** @type {Package[]} */ packages) {
   return [...absent, ...unnamed.filter(({ name }) => !output.split('\n').includes(`${name} installed`))];
 }
 
-/** How to call apt-get here: as root, or through a sudo that asks nothing when nobody can answer. */
-function aptGet() {
+/** How to call apt-get here: as root, or through a sudo that lets us; null where neither will do. */
+async function aptGet() {
   if (!which('apt-get')) return null;
-  const root = process.getuid?.() === 0;
-  if (!root && !which('sudo')) return null;
-  const asRoot = root ? [] : process.stdin.isTTY ? ['sudo'] : ['sudo', '-n'];
+  /** @type {string[]} */
+  let asRoot = [];
+  if (process.getuid?.() !== 0) {
+    if (!which('sudo')) return null;
+    // It may ask for a password only where somebody can answer.
+    asRoot = process.stdin.isTTY ? ['sudo'] : ['sudo', '-n'];
+    const [sudo = '', ...flags] = asRoot;
+    if ((await attempt(sudo, [...flags, 'true'])).code !== 0) return null;
+  }
   return (/** @type {string[]} */ args) => {
-    const [command, ...rest] = [...asRoot, 'env', 'DEBIAN_FRONTEND=noninteractive', 'apt-get', '-q', ...args];
-    return attempt(/** @type {string} */ (command), rest);
+    const [command = '', ...rest] = [...asRoot, 'env', 'DEBIAN_FRONTEND=noninteractive', 'apt-get', '-q', ...args];
+    return attempt(command, rest);
   };
 }
 
