@@ -27,6 +27,10 @@ test('it can be installed, and opens disk images from the file manager', { skip:
   const { errors } = await session.send('Page.getAppManifest');
   assert.deepEqual(errors, []);
   const manifest = await page.evaluate(async () => (await fetch('manifest.webmanifest')).json());
+  assert.deepEqual(
+    manifest.shortcuts.map((/** @type {any} */ one) => one.url),
+    ['./#compare'],
+  );
   const accepted = manifest.file_handlers.flatMap((/** @type {any} */ one) => Object.values(one.accept).flat());
   assert.deepEqual(accepted.sort(), ['.avhdx', '.vhd', '.vhdx']);
   for (const { src, sizes } of manifest.icons) {
