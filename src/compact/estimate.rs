@@ -68,7 +68,7 @@ pub fn estimate(analysis: &Analysis, plan: &Plan) -> Result<Estimate> {
     out.seal();
     let writer = plan.target.writer(top, plan.counts.free > 0, &Fresh::default())?;
     let output_size = writer.file_size(&out)?;
-    let payload = out.stored().saturating_mul(plan.target.block_size);
+    let payload = plan.target.block_size.start_of(out.stored());
     let mapped = mapped(analysis);
     let known: u64 =
         kept.ranges().iter().map(|r| mapped.total_within(r.clone())).fold(0, u64::saturating_add);
@@ -163,8 +163,9 @@ fn reasons(analysis: &Analysis, plan: &Plan) -> Result<Vec<Reason>> {
     }
     let counts = &plan.counts;
     if counts.fragmented > 0 && counts.trapped_bytes > 0 {
-        let smallest = if plan.target.format == Format::Vhdx { 1 << 20 } else { 512 << 10 };
-        let remedy = if plan.target.block_size > smallest && plan.target.disk_type != DiskType::Differencing {
+        let sizes = plan.target.format.description().block_sizes;
+        let smaller = sizes.first().is_some_and(|smallest| plan.target.block_size > *smallest);
+        let remedy = if smaller && plan.target.disk_type != DiskType::Differencing {
             "Smaller blocks would let go of much of it."
         } else {
             "Defragmenting inside the guest before compacting would let go of much of it."

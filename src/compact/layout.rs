@@ -148,7 +148,9 @@ impl Layout {
                         Stage::Payload(block, to)
                     } else {
                         // Past the disk's end a block holds nothing.
-                        given.zeros(self.writer.block_size().saturating_sub(to.saturating_sub(range.start)));
+                        given.zeros(
+                            self.writer.block_size().get().saturating_sub(to.saturating_sub(range.start)),
+                        );
                         Stage::Block(self.out.next_stored(block.saturating_add(1)))
                     }
                 }

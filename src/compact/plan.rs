@@ -14,7 +14,7 @@ use super::options::{Mode, Options};
 use super::target::Target;
 use crate::error::Result;
 use crate::extents::Extents;
-use crate::image::{BlockState, Disk, DiskType, Format, Image, Origin, OutState, Pairs};
+use crate::image::{BlockState, Disk, DiskType, Image, Origin, OutState, Pairs};
 
 /// What is known of a block before its payload is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,14 +137,13 @@ impl Plan {
     /// The part of the disk that block `block` of the new image covers.
     #[must_use]
     pub fn range(&self, block: u64) -> Range<u64> {
-        let start = block.saturating_mul(self.target.block_size).min(self.target.addressable_size);
-        start..start.saturating_add(self.target.block_size).min(self.target.addressable_size)
+        self.target.block_size.span(block, self.target.addressable_size)
     }
 
     /// Whether the new image has a marker for "zero, whatever the parent holds".
     #[must_use]
     pub fn has_zero_marker(&self) -> bool {
-        self.target.format == Format::Vhdx
+        self.target.format.description().has_zero_marker
     }
 
     /// Whether free sectors of kept blocks are written as zeros.
@@ -181,15 +180,14 @@ impl Plan {
     /// The first block of the new image at or after `from` of which any layer that counts says
     /// more than "not present".
     fn next_touched(&self, disk: &Disk, from: u64) -> Option<u64> {
-        let start = from.saturating_mul(self.target.block_size);
+        let start = self.target.block_size.start_of(from);
         let counted = if self.target.disk_type == DiskType::Differencing { 1 } else { disk.layers().len() };
         let nearest = disk.layers().iter().take(counted).filter_map(|image| {
-            let block_size = image.geometry.block_size.max(1);
-            let first = start.checked_div(block_size)?;
-            let known = image.blocks.next_known(first)?;
-            Some(known.saturating_mul(block_size).max(start))
+            let block_size = image.geometry.block_size;
+            let known = image.blocks.next_known(block_size.block_of(start))?;
+            Some(block_size.start_of(known).max(start))
         });
-        nearest.min()?.checked_div(self.target.block_size)
+        Some(self.target.block_size.block_of(nearest.min()?))
     }
 
     fn decide(&mut self, disk: &Disk, block: u64) -> Result<Decision> {
@@ -214,7 +212,7 @@ impl Plan {
             counts.candidate = counts.candidate.saturating_add(1);
             counts.candidate_bytes = counts.candidate_bytes.saturating_add(found.stored);
             counts.trapped_bytes = counts.trapped_bytes.saturating_add(found.free);
-            let fragmented = in_use.saturating_mul(10) < self.target.block_size;
+            let fragmented = in_use.saturating_mul(10) < self.target.block_size.get();
             counts.fragmented = counts.fragmented.saturating_add(u64::from(fragmented));
         }
         Ok(decision)

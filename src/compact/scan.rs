@@ -332,10 +332,10 @@ fn contradicts_bitmap(disk: &Disk, range: Range<u64>) -> Result<bool> {
         return Ok(false);
     }
     disk.take_ambiguity();
-    let block_size = root.geometry.block_size.max(1);
+    let block_size = root.geometry.block_size;
     let mut at = range.start;
     while at < range.end.min(root.geometry.addressable_size) {
-        let block = at.checked_div(block_size).unwrap_or_default();
+        let block = block_size.block_of(at);
         let covered = root.block_range(block);
         let end = covered.end.min(range.end);
         let all_set =

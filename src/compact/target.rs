@@ -5,13 +5,8 @@ use uuid::Uuid;
 use super::options::Options;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{
-    ContainerWriter, Disk, DiskType, Format, Geometry, Image, Metadata, ParentLink, vhd, vhdx,
+    BlockSize, ContainerWriter, Disk, DiskType, Format, Image, Metadata, ParentLink, vhd, vhdx,
 };
-
-/// Smallest and largest block of a VHDX (MS-VHDX 2.6.2.1).
-const VHDX_BLOCKS: (u64, u64) = (1 << 20, 256 << 20);
-/// Block sizes of a VHD that Windows is tested with.
-const VHD_BLOCKS: [u64; 2] = [512 << 10, 2 << 20];
 
 /// What is to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +16,7 @@ pub struct Target {
     /// Dynamic or differencing.
     pub disk_type: DiskType,
     /// Bytes of a block.
-    pub block_size: u64,
+    pub block_size: BlockSize,
     /// Bytes of the disk that the new image addresses.
     pub addressable_size: u64,
     /// How many blocks that is.
@@ -45,7 +40,7 @@ impl Target {
         let block_size = match options.block_size {
             Some(asked) => check_block_size(format, asked)?,
             None if format == top.format && top.disk_type != DiskType::Fixed => top.geometry.block_size,
-            None => default_block_size(format, &top.geometry),
+            None => format.description().default_block_size(top.geometry.block_size),
         };
         let recast = format != top.format || block_size != top.geometry.block_size;
         if disk_type == DiskType::Differencing && recast {
@@ -61,7 +56,7 @@ impl Target {
             disk_type,
             block_size,
             addressable_size,
-            blocks: addressable_size.div_ceil(block_size.max(1)),
+            blocks: block_size.count_for(addressable_size),
             same_blocks: !recast && disk_type == top.disk_type,
         })
     }
@@ -154,41 +149,29 @@ fn disk_type(disk: &Disk, top: &Image, options: &Options) -> Result<DiskType> {
 }
 
 fn check_format(top: &Image, format: Format) -> Result<()> {
-    if format == top.format || format == Format::Vhdx {
+    if format == top.format {
         return Ok(());
     }
-    if top.geometry.logical_sector_size != 512 {
-        return Err(Error::new(ErrorKind::Unsupported, "a VHD has sectors of 512 bytes")
-            .expected(512, top.geometry.logical_sector_size));
+    let limits = format.description();
+    let sector_size = top.geometry.logical_sector_size;
+    if !limits.logical_sector_sizes.contains(&sector_size) {
+        let message = format!("a {} has no sectors of {sector_size} bytes", limits.title);
+        return Err(Error::new(ErrorKind::Unsupported, message).expected(512, sector_size));
     }
-    if top.geometry.addressable_size > vhd::MAX_DISK_SIZE {
-        return Err(Error::new(ErrorKind::Unsupported, "a VHD holds disks of up to 2040 GiB")
-            .expected(format_args!("at most {} bytes", vhd::MAX_DISK_SIZE), top.geometry.addressable_size));
+    if top.geometry.addressable_size > limits.max_disk_size {
+        let message = format!("a {} holds disks of up to {} GiB", limits.title, limits.max_disk_size >> 30);
+        return Err(Error::new(ErrorKind::Unsupported, message).expected(
+            format_args!("at most {} bytes", limits.max_disk_size),
+            top.geometry.addressable_size,
+        ));
     }
     Ok(())
 }
 
-fn check_block_size(format: Format, asked: u64) -> Result<u64> {
-    let (fits, expected) = match format {
-        Format::Vhd => (VHD_BLOCKS.contains(&asked), "512K or 2M for a VHD"),
-        Format::Vhdx => (
-            asked.is_power_of_two() && (VHDX_BLOCKS.0..=VHDX_BLOCKS.1).contains(&asked),
-            "1M, 2M, 4M … 256M for a VHDX",
-        ),
-    };
-    if fits {
-        Ok(asked)
-    } else {
-        Err(Error::new(ErrorKind::InvalidArgument, "this block size cannot be made")
-            .expected(expected, asked))
-    }
-}
-
-/// For a new container: the source's own block size where the format has it, else the smallest that
-/// programs are used to, which saves most.
-fn default_block_size(format: Format, geometry: &Geometry) -> u64 {
-    match format {
-        Format::Vhd => 2 << 20,
-        Format::Vhdx => geometry.block_size.clamp(VHDX_BLOCKS.0, 2 << 20),
-    }
+fn check_block_size(format: Format, asked: u64) -> Result<BlockSize> {
+    let limits = format.description();
+    limits.block_size(asked).ok_or_else(|| {
+        Error::new(ErrorKind::InvalidArgument, "this block size cannot be made")
+            .expected(format_args!("{} for a {}", limits.block_sizes_in_words(), limits.title), asked)
+    })
 }

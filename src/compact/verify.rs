@@ -188,7 +188,7 @@ fn check_sizes(source: &Image, output: &Image) -> Result<u64> {
     } else {
         a.addressable_size == b.addressable_size && b.addressable_size == b.virtual_size
     };
-    let past_end = a.addressable_size.div_ceil(b.block_size.max(1));
+    let past_end = b.block_size.count_for(a.addressable_size);
     if same && output.blocks.next_known(past_end).is_none() {
         return Ok(a.addressable_size);
     }
@@ -198,17 +198,14 @@ fn check_sizes(source: &Image, output: &Image) -> Result<u64> {
 
 /// Compares the sector bitmaps of the blocks that begin in `window`, where both images keep them.
 fn compare_bitmaps(source: &Image, output: &Image, window: Range<u64>) -> Result<()> {
-    let block_size = source.geometry.block_size.max(1);
-    let mut block = window.start.div_ceil(block_size);
-    while block.saturating_mul(block_size) < window.end {
+    let block_size = source.geometry.block_size;
+    let mut block = block_size.count_for(window.start);
+    while block_size.start_of(block) < window.end {
         if let (Some(x), Some(y)) = (source.sector_bitmap(block)?, output.sector_bitmap(block)?)
             && x != y
         {
-            let site = Site {
-                structure: "sector bitmap",
-                space: Space::Disk,
-                offset: block.saturating_mul(block_size),
-            };
+            let site =
+                Site { structure: "sector bitmap", space: Space::Disk, offset: block_size.start_of(block) };
             return Err(
                 Error::new(ErrorKind::WriteFailed, "a sector bitmap of the new image differs").at(site)
             );
@@ -246,7 +243,7 @@ fn stored_bytes(disk: &Disk, other: &Disk) -> Result<u64> {
             continue;
         }
         let blocks = image.blocks.present().saturating_add(image.blocks.partially_present());
-        sum = sum.saturating_add(blocks.saturating_mul(image.geometry.block_size));
+        sum = sum.saturating_add(image.geometry.block_size.start_of(blocks));
     }
     Ok(sum.min(disk.top()?.geometry.addressable_size))
 }
@@ -254,9 +251,9 @@ fn stored_bytes(disk: &Disk, other: &Disk) -> Result<u64> {
 /// The first disk offset at or after `from` that any image of `disk` may store.
 fn next_stored(disk: &Disk, from: u64) -> u64 {
     let nearest = disk.layers().iter().filter_map(|image| {
-        let block_size = image.geometry.block_size.max(1);
-        let known = image.blocks.next_known(from.checked_div(block_size)?)?;
-        Some(known.saturating_mul(block_size).max(from))
+        let block_size = image.geometry.block_size;
+        let known = image.blocks.next_known(block_size.block_of(from))?;
+        Some(block_size.start_of(known).max(from))
     });
     nearest.min().unwrap_or(u64::MAX)
 }

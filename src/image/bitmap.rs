@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::{Bitmaps, BlockState, Format, Image};
+use super::{Bitmaps, BlockSize, BlockState, Format, Image};
 use crate::error::{Error, ErrorKind, Result, Site};
 use crate::io::read_vec;
 use crate::units::{FileOffset, Space, add, index, len64, mul};
@@ -83,8 +83,8 @@ impl SectorBitmap {
 ///
 /// # Errors
 /// `limit-exceeded` on overflow, which no checked block size reaches.
-pub fn vhd_bitmap_len(block_size: u64) -> Result<u64> {
-    crate::units::round_up((block_size / 512).div_ceil(8), 512, "a sector bitmap")
+pub fn vhd_bitmap_len(block_size: BlockSize) -> Result<u64> {
+    crate::units::round_up((block_size.get() / 512).div_ceil(8), 512, "a sector bitmap")
 }
 
 pub(super) fn load(image: &Image, block: u64) -> Result<Option<SectorBitmap>> {
@@ -100,7 +100,7 @@ pub(super) fn load(image: &Image, block: u64) -> Result<Option<SectorBitmap>> {
             let chunk = block.checked_div(*blocks).unwrap_or_default();
             let place = index(chunk, "a chunk")?;
             let start = at.get(place).copied().flatten().ok_or_else(|| no_bitmap(image.format, block))?;
-            let len = image.geometry.block_size.checked_div(sector_size).unwrap_or_default() / 8;
+            let len = image.geometry.block_size.get().checked_div(sector_size).unwrap_or_default() / 8;
             let in_chunk = block.checked_rem(*blocks).unwrap_or_default();
             let from: FileOffset = start.plus(mul(in_chunk, len, "a sector bitmap")?)?;
             add(from.get(), len, "a sector bitmap")?;
@@ -124,9 +124,9 @@ fn no_bitmap(format: Format, block: u64) -> Error {
 ///
 /// # Errors
 /// As [`vhd_bitmap_len`].
-pub fn full_vhd_bitmap(block_size: u64) -> Result<Vec<u8>> {
+pub fn full_vhd_bitmap(block_size: BlockSize) -> Result<Vec<u8>> {
     let mut bits = vec![0; index(vhd_bitmap_len(block_size)?, "a sector bitmap")?];
-    let sectors = block_size / 512;
+    let sectors = block_size.get() / 512;
     for (i, byte) in bits.iter_mut().enumerate() {
         let first = len64(i).saturating_mul(8);
         let set = sectors.saturating_sub(first).min(8);
@@ -158,10 +158,10 @@ mod tests {
     #[test]
     fn bitmap_lengths_round_up_to_sectors() {
         for (block, len) in [(512, 512), (512 << 10, 512), (2 << 20, 512), (4 << 20, 1024)] {
-            assert_eq!(vhd_bitmap_len(block).unwrap(), len);
+            assert_eq!(vhd_bitmap_len(BlockSize::new(block).unwrap()).unwrap(), len);
         }
-        assert_eq!(full_vhd_bitmap(512).unwrap()[..2], [0x80, 0]);
-        assert_eq!(full_vhd_bitmap(512 << 10).unwrap()[126..130], [0xff, 0xff, 0, 0]);
-        assert!(full_vhd_bitmap(2 << 20).unwrap().iter().all(|&b| b == 0xff));
+        assert_eq!(full_vhd_bitmap(BlockSize::SECTOR).unwrap()[..2], [0x80, 0]);
+        assert_eq!(full_vhd_bitmap(BlockSize::KIB_512).unwrap()[126..130], [0xff, 0xff, 0, 0]);
+        assert!(full_vhd_bitmap(BlockSize::MIB_2).unwrap().iter().all(|&b| b == 0xff));
     }
 }

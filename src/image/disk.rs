@@ -130,16 +130,16 @@ impl Disk {
         let outside = range.start.max(size)..range.end.max(size);
         let mut at = inside.start;
         while at < inside.end {
-            let block = at.checked_div(image.geometry.block_size).unwrap_or_default();
-            let start = block.saturating_mul(image.geometry.block_size);
+            let block = image.geometry.block_size.block_of(at);
+            let start = image.geometry.block_size.start_of(block);
             let state = image.blocks.get(block);
             // Long stretches that were never written are one segment.
             let stop = match state {
                 BlockState::NotPresent => image
                     .blocks
                     .next_known(block)
-                    .map_or(u64::MAX, |next| next.saturating_mul(image.geometry.block_size)),
-                _ => start.saturating_add(image.geometry.block_size),
+                    .map_or(u64::MAX, |next| image.geometry.block_size.start_of(next)),
+                _ => start.saturating_add(image.geometry.block_size.get()),
             };
             let part = at..inside.end.min(stop);
             at = part.end;
@@ -175,7 +175,7 @@ impl Disk {
         let bitmap = image
             .sector_bitmap(block)?
             .ok_or_else(|| Error::internal("a partially present block without sector bitmap"))?;
-        let start = block.saturating_mul(image.geometry.block_size);
+        let start = image.geometry.block_size.start_of(block);
         for (run, own) in bitmap.runs(part.start.saturating_sub(start)..part.end.saturating_sub(start)) {
             let range = add(start, run.start, "a disk offset")?..add(start, run.end, "a disk offset")?;
             if own {
@@ -276,8 +276,7 @@ impl Disk {
         if image.disk_type != DiskType::Dynamic || !matches!(image.bitmaps, Bitmaps::BeforePayload { .. }) {
             return Ok(());
         }
-        let block_size = image.geometry.block_size;
-        let block = segment.range.start.checked_div(block_size).unwrap_or_default();
+        let block = image.geometry.block_size.block_of(segment.range.start);
         let key = block.saturating_mul(64).saturating_add(len64(layer));
         let all_set = self.bits_all_set.borrow().get(&key).copied();
         if all_set == Some(true) {

@@ -9,7 +9,7 @@
 
 use std::ops::Range;
 
-use super::SectorBitmap;
+use super::{BlockSize, SectorBitmap};
 use crate::error::Result;
 use crate::units::{index, len64};
 
@@ -287,7 +287,7 @@ pub trait BitmapSource {
 /// block `before_payload` and [`ContainerWriter::block_size`] bytes of payload; then `tail`.
 pub trait ContainerWriter {
     /// Bytes of payload of every stored block.
-    fn block_size(&self) -> u64;
+    fn block_size(&self) -> BlockSize;
 
     /// The exact size of the file for this sealed plan, without making any of it.
     ///

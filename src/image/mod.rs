@@ -11,8 +11,10 @@
 //! Nothing here knows of file systems, and nothing is ever written to a source.
 
 mod bitmap;
+mod block_size;
 mod chain;
 mod disk;
+mod formats;
 mod layout;
 mod table;
 #[cfg(test)]
@@ -25,43 +27,16 @@ use std::rc::Rc;
 use uuid::Uuid;
 
 pub use bitmap::{BitOrder, SectorBitmap};
+pub use block_size::BlockSize;
 pub use chain::{Candidate, Chain, assemble};
 pub use disk::{Disk, Origin, Segment};
+pub use formats::{FORMATS, Format, FormatDescription};
 pub use layout::{BitmapSource, BlockPlan, ContainerWriter, OutState, Pairs, Piece};
 pub use table::{BlockState, BlockTable};
 
 use crate::error::{Error, ErrorKind, Result, Warning};
 use crate::io::{Cached, Overlay, ReadAt, read_vec};
 use crate::units::FileOffset;
-
-/// A container format.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Format {
-    /// Virtual Hard Disk, version 1.0 (`.vhd`).
-    Vhd,
-    /// Virtual Hard Disk v2 (`.vhdx`, `.avhdx`).
-    Vhdx,
-}
-
-impl Format {
-    /// The name in JSON and options.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Vhd => "vhd",
-            Self::Vhdx => "vhdx",
-        }
-    }
-
-    /// The name in sentences.
-    #[must_use]
-    pub const fn title(self) -> &'static str {
-        match self {
-            Self::Vhd => "VHD",
-            Self::Vhdx => "VHDX",
-        }
-    }
-}
 
 /// How an image stores its disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -95,8 +70,8 @@ pub struct Geometry {
     /// programs disagree on the size (VHD geometry against Current Size), so that no reader's bytes
     /// are lost.
     pub addressable_size: u64,
-    /// The size of a block: a power of two.
-    pub block_size: u64,
+    /// The size of a block.
+    pub block_size: BlockSize,
     /// 512 or 4096.
     pub logical_sector_size: u32,
     /// 512 or 4096.
@@ -314,9 +289,7 @@ impl Image {
     /// The part of the disk that block `block` covers, cut at the disk's end.
     #[must_use]
     pub fn block_range(&self, block: u64) -> std::ops::Range<u64> {
-        let start = block.saturating_mul(self.geometry.block_size).min(self.geometry.addressable_size);
-        let end = start.saturating_add(self.geometry.block_size).min(self.geometry.addressable_size);
-        start..end
+        self.geometry.block_size.span(block, self.geometry.addressable_size)
     }
 
     /// The sector bitmap of a block that has one.

@@ -47,9 +47,9 @@ impl CompactOptions {
         };
         let format = match self.format.as_deref() {
             None => None,
-            Some("vhd") => Some(Format::Vhd),
-            Some("vhdx") => Some(Format::Vhdx),
-            Some(name) => return Err(unknown("format", "vhd or vhdx", name)),
+            Some(name) => {
+                Some(Format::from_name(name).ok_or_else(|| unknown("format", "vhd or vhdx", name))?)
+            }
         };
         Ok(Options {
             mode,
@@ -264,7 +264,7 @@ impl EstimateReport {
             saves: file_size.saturating_sub(estimate.output_size),
             format: plan.target.format.name(),
             disk_type: plan.target.disk_type.name(),
-            block_size: plan.target.block_size,
+            block_size: plan.target.block_size.get(),
             absent_bytes,
             free_bytes,
             free_by_volume: volumes
@@ -339,7 +339,7 @@ impl InspectReport {
             format: top.format.name(),
             disk_type: top.disk_type.name(),
             virtual_size: top.geometry.virtual_size,
-            block_size: top.geometry.block_size,
+            block_size: top.geometry.block_size.get(),
             logical_sector_size: top.geometry.logical_sector_size,
             creator: top.creator.clone(),
             identity: top.identity.to_string(),
@@ -511,7 +511,7 @@ impl CompactOutcome {
             virtual_size: top.geometry.virtual_size,
             format: plan.target.format.name(),
             disk_type: plan.target.disk_type.name(),
-            block_size: plan.target.block_size,
+            block_size: plan.target.block_size.get(),
             blocks: OutcomeBlocks {
                 kept: tally.kept,
                 omitted: Omitted {
@@ -530,13 +530,10 @@ impl CompactOutcome {
 
 /// What a person must know of children of the source once free space reads differently.
 fn children_warning(format: Format) -> String {
-    let told = match format {
-        Format::Vhd => "Programs will not notice, since a VHD keeps its identifier",
-        Format::Vhdx => "Programs will refuse to open them with it",
-    };
+    let told = format.description().children_of_changed;
     format!(
         "Free space was dropped, so this is no longer byte for byte the same disk. Differencing disks (checkpoints, \
-         snapshots) made from the original do not fit the new image: merge them first. {told}."
+         snapshots) made from the original do not fit the new image: merge them first. {told}"
     )
 }
 

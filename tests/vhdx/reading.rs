@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use vhd_compactor::image::{Bitmaps, DiskType};
+use vhd_compactor::image::{Bitmaps, BlockSize, DiskType};
 use vhd_compactor::io::{NativeFile, read_vec};
 use vhd_compactor::{ErrorKind, Warning};
 
@@ -67,7 +67,7 @@ fn large_images_open() {
         let Some(path) = unpack(test, name, dir.path()) else { continue };
         let image = open(&path);
         assert!(image.creator.starts_with("Microsoft Windows 10"), "{}", image.creator);
-        assert_eq!((image.disk_type, image.geometry.block_size), (DiskType::Dynamic, 32 << 20));
+        assert_eq!((image.disk_type, image.geometry.block_size), (DiskType::Dynamic, BlockSize::MIB_32));
         assert_eq!((image.blocks.present(), image.blocks.partially_present()), (present, 0));
         assert_eq!((image.geometry.logical_sector_size, image.geometry.physical_sector_size), (512, 4096));
     }

@@ -156,7 +156,7 @@ pub fn write(
     while let Some(block) = plan.next_stored(from) {
         put(writer.before_payload(block, bitmaps).unwrap());
         let pieces = payload(block);
-        assert_eq!(pieces.iter().map(Piece::len).sum::<u64>(), writer.block_size());
+        assert_eq!(pieces.iter().map(Piece::len).sum::<u64>(), writer.block_size().get());
         put(pieces);
         from = block + 1;
     }
@@ -169,7 +169,7 @@ pub fn write(
 /// the file does not reach as zeros.
 pub fn own_payload(image: &Image, block: u64) -> Vec<Piece> {
     let at = image.blocks.get(block).payload().unwrap();
-    let size = image.geometry.block_size;
+    let size = image.geometry.block_size.get();
     let have = size.min(image.container.size() - at.get());
     let piece = if image.container.is_verbatim(at, have) {
         Piece::Source { layer: 0, range: at.get()..at.get() + have }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use vhd_compactor::image::vhdx::Writer;
-use vhd_compactor::image::{BlockPlan, BlockState, DiskType, OutState, Piece};
+use vhd_compactor::image::{BlockPlan, BlockSize, BlockState, DiskType, OutState, Piece};
 use vhd_compactor::io::{NativeFile, read_vec};
 
 use crate::common::{have, run, unpack};
@@ -146,7 +146,7 @@ fn a_raw_disk_becomes_a_new_vhdx() {
     let expected = digest(&file);
     for (sector, block_size) in [(512, 1 << 20), (512, 2 << 20), (4096, 1 << 20), (4096, 8 << 20)] {
         let size = 19u64 << 20;
-        let writer = Writer::new(size, sector, 4096, block_size, &guids()).unwrap();
+        let writer = Writer::new(size, sector, 4096, BlockSize::new(block_size).unwrap(), &guids()).unwrap();
         let payload = |block: u64| {
             let start = block * block_size;
             let end = (start + block_size).min(size);
@@ -195,7 +195,7 @@ fn the_largest_disks_open_in_the_time_of_reading_them() {
     let dir = tempfile::tempdir().unwrap();
     let output = dir.path().join("out.vhdx");
     for (block_size, limit) in [(32u64 << 20, 2.0), (1 << 20, 20.0)] {
-        let writer = Writer::new(64 << 40, 512, 4096, block_size, &guids()).unwrap();
+        let writer = Writer::new(64 << 40, 512, 4096, BlockSize::new(block_size).unwrap(), &guids()).unwrap();
         let mut plan = BlockPlan::new((64 << 40) / block_size).unwrap();
         let last = plan.len() - 1;
         plan.set(last, OutState::Zero);

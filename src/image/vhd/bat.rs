@@ -8,7 +8,7 @@
 use super::format::{FOOTER_LEN, HEADER_LEN, NOT_PRESENT};
 use super::open::{End, MAX_BLOCKS};
 use crate::error::{Error, Result, Site, Warning};
-use crate::image::{BlockState, BlockTable, Container, DiskType};
+use crate::image::{BlockSize, BlockState, BlockTable, Container, DiskType};
 use crate::io::{ReadAt, read_vec};
 use crate::units::{FileOffset, Space, add, index, len64, mul};
 
@@ -23,7 +23,7 @@ pub struct Bat<'a> {
     pub entries: u64,
     /// Entries that the disk needs.
     pub used: u64,
-    pub block_size: u64,
+    pub block_size: BlockSize,
     pub bitmap_len: u64,
     pub disk_type: DiskType,
     pub header_at: u64,
@@ -105,8 +105,8 @@ impl Bat<'_> {
         let bitmap = u64::from(sector).saturating_mul(512);
         let payload = bitmap.saturating_add(self.bitmap_len);
         // The last block need only be as long as the disk.
-        let rest = addressable.saturating_sub(entry.saturating_mul(self.block_size)).min(self.block_size);
-        let block_end = payload.saturating_add(rest);
+        let span = self.block_size.span(entry, addressable);
+        let block_end = payload.saturating_add(span.end.saturating_sub(span.start));
         if block_end > self.end.payload_end {
             return Err(Error::corrupt(
                 self.site(entry),
@@ -134,7 +134,7 @@ impl Bat<'_> {
 
     /// Sectors from one block to the next where blocks lie side by side.
     fn stride(&self) -> u64 {
-        self.bitmap_len.saturating_add(self.block_size) / 512
+        self.bitmap_len.saturating_add(self.block_size.get()) / 512
     }
 
     fn check_overlaps(&self, mut present: Vec<(u32, u32)>) -> Result<()> {

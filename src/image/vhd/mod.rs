@@ -18,7 +18,3 @@ mod writer;
 pub use format::{DynamicHeader, Footer, ParentLocator, XENSERVER};
 pub use open::{Metadata, open, recognise};
 pub use writer::Writer;
-
-/// The largest disk: 2040 GiB (specification, "Block Allocation Table and Data Blocks": what 32-bit
-/// sector numbers address, with room for the bitmaps; the same limit as Windows and QEMU have).
-pub const MAX_DISK_SIZE: u64 = 2040 << 30;

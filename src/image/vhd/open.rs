@@ -13,7 +13,6 @@ use std::rc::Rc;
 use uuid::Uuid;
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::MAX_DISK_SIZE;
 use super::bat::Bat;
 use super::format::{
     DynamicHeader, FOOTER_COOKIE, FOOTER_LEN, Footer, HEADER_COOKIE, HEADER_LEN, TYPE_DIFFERENCING,
@@ -23,16 +22,16 @@ use super::geometry::{chs_size, disk_size};
 use crate::error::{Error, Result, Site, Warning};
 use crate::image::bitmap::vhd_bitmap_len;
 use crate::image::{
-    Bitmaps, BlockState, BlockTable, Container, DiskType, Format, Geometry, Image, Metadata as AnyMetadata,
-    ParentLink,
+    Bitmaps, BlockSize, BlockState, BlockTable, Container, DiskType, Format, Geometry, Image,
+    Metadata as AnyMetadata, ParentLink,
 };
 use crate::io::{ReadAt, read_struct, read_vec};
-use crate::units::{FileOffset, Space, index, len64, mul};
+use crate::units::{FileOffset, Space, index, len64};
 
 /// The block size by which a fixed disk, which has none, is looked at.
-const FIXED_BLOCK: u64 = 2 << 20;
+const FIXED_BLOCK: BlockSize = BlockSize::MIB_2;
 /// Largest block size that is read. Windows takes up to 2 MiB; other writers go further.
-const MAX_BLOCK: u64 = 1 << 30;
+pub const MAX_BLOCK: BlockSize = BlockSize::GIB_1;
 /// Most blocks of one disk: 2²⁶ (a BAT of 256 MiB).
 pub const MAX_BLOCKS: u64 = 1 << 26;
 /// Most bytes of one parent locator's data.
@@ -99,7 +98,7 @@ pub fn open(file: Rc<dyn ReadAt>) -> Result<Image> {
         geometry: Geometry {
             virtual_size: size.disk,
             // A table that is too short for the larger of two sizes addresses only what it has.
-            addressable_size: size.addressable.min(parts.blocks.len().saturating_mul(parts.block_size)),
+            addressable_size: size.addressable.min(parts.block_size.start_of(parts.blocks.len())),
             block_size: parts.block_size,
             logical_sector_size: 512,
             physical_sector_size: 512,
@@ -121,7 +120,7 @@ pub fn open(file: Rc<dyn ReadAt>) -> Result<Image> {
 
 /// What depends on the disk type.
 struct Parts {
-    block_size: u64,
+    block_size: BlockSize,
     blocks: BlockTable,
     bitmaps: Bitmaps,
     header: Option<DynamicHeader>,
@@ -260,9 +259,10 @@ fn sizes(footer: &Footer, site: Site, warnings: &mut Vec<Warning>) -> Result<Siz
             Error::corrupt(field, "the size of the disk is no multiple of 512").expected("n × 512", current)
         );
     }
-    if current > MAX_DISK_SIZE {
+    let limit = Format::Vhd.description().max_disk_size;
+    if current > limit {
         return Err(Error::limit(field, "the disk is larger than the 2040 GiB that a VHD can hold")
-            .expected(format_args!("at most {MAX_DISK_SIZE}"), current));
+            .expected(format_args!("at most {limit}"), current));
     }
     let (disk, by_geometry) = (disk_size(footer), chs_size(footer));
     if disk != current {
@@ -289,8 +289,8 @@ fn fixed_parts(size: Sizes, end: &End, site: Site) -> Result<Parts> {
     // Beyond the size that counts, a fixed disk is only as long as its file.
     let addressable = size.addressable.min(end.payload_end);
     let mut blocks = BlockTable::new();
-    for block in 0..addressable.div_ceil(FIXED_BLOCK) {
-        blocks.push(BlockState::Present(FileOffset::new(mul(block, FIXED_BLOCK, "a fixed disk")?)))?;
+    for block in 0..FIXED_BLOCK.count_for(addressable) {
+        blocks.push(BlockState::Present(FileOffset::new(FIXED_BLOCK.start_of(block))))?;
     }
     Ok(Parts {
         block_size: FIXED_BLOCK,
@@ -313,18 +313,18 @@ fn dynamic_parts(
     let (header, at) = read_header(container, footer, end)?;
     let site =
         |by: u64| Site { structure: "VHD dynamic header", space: Space::File, offset: at.saturating_add(by) };
-    let block_size = u64::from(header.block_size.get());
-    if !block_size.is_power_of_two() || block_size < 512 {
-        return Err(Error::corrupt(site(32), "the block size is no power of two of at least one sector")
-            .expected("a power of two, 512 or more", block_size));
-    }
+    let stored = u64::from(header.block_size.get());
+    let block_size = BlockSize::new(stored).filter(|&size| size >= BlockSize::SECTOR).ok_or_else(|| {
+        Error::corrupt(site(32), "the block size is no power of two of at least one sector")
+            .expected("a power of two, 512 or more", stored)
+    })?;
     if block_size > MAX_BLOCK {
         return Err(Error::limit(site(32), "the block size is too large")
             .expected(format_args!("at most {MAX_BLOCK}"), block_size));
     }
     let entries = u64::from(header.max_table_entries.get());
-    let needed = size.addressable.div_ceil(block_size);
-    if entries < size.disk.div_ceil(block_size) {
+    let needed = block_size.count_for(size.addressable);
+    if entries < block_size.count_for(size.disk) {
         return Err(Error::corrupt(site(28), "the BAT is too short for the disk")
             .expected(format_args!("{needed} entries or more"), entries));
     }

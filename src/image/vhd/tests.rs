@@ -10,7 +10,8 @@ use super::format::{DynamicHeader, Footer};
 use super::{Writer, open};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{
-    BitmapSource, BlockPlan, BlockState, ContainerWriter, DiskType, Image, OutState, Piece, SectorBitmap,
+    BitmapSource, BlockPlan, BlockSize, BlockState, ContainerWriter, DiskType, Image, OutState, Piece,
+    SectorBitmap,
 };
 use crate::io::ReadAt;
 
@@ -34,7 +35,8 @@ fn valid() -> Vec<u8> {
 
 /// A dynamic disk with these blocks present, in this order of the disk.
 pub(crate) fn dynamic(disk_size: u64, block_size: u64, blocks: &[(u64, Vec<u8>)]) -> Vec<u8> {
-    let writer = Writer::new(disk_size, block_size, Uuid::from_u128(7), 1234).unwrap();
+    let writer =
+        Writer::new(disk_size, BlockSize::new(block_size).unwrap(), Uuid::from_u128(7), 1234).unwrap();
     let mut plan = BlockPlan::new(disk_size.div_ceil(block_size)).unwrap();
     for (block, _) in blocks {
         plan.set(*block, OutState::Present);
@@ -145,7 +147,7 @@ fn warned(image: Vec<u8>, code: &str) -> Image {
 fn what_was_written_is_read() {
     let image = open_bytes(valid()).unwrap();
     assert_eq!(image.disk_type, DiskType::Dynamic);
-    assert_eq!((image.geometry.virtual_size, image.geometry.block_size), (DISK, BLOCK));
+    assert_eq!((image.geometry.virtual_size, image.geometry.block_size.get()), (DISK, BLOCK));
     assert_eq!(image.identity, Uuid::from_u128(7));
     assert!(image.warnings.is_empty(), "{:?}", image.warnings);
     let present: Vec<u64> =

@@ -10,16 +10,15 @@
 use uuid::Uuid;
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::MAX_DISK_SIZE;
 use super::format::{
     DynamicHeader, FOOTER_COOKIE, FOOTER_LEN, Footer, HEADER_COOKIE, HEADER_LEN, NO_OFFSET, NOT_PRESENT,
     TYPE_DYNAMIC, VERSION,
 };
 use super::geometry::geometry_for;
-use super::open::{MAX_LOCATOR, Metadata};
+use super::open::{MAX_BLOCK, MAX_LOCATOR, Metadata};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::bitmap::{full_vhd_bitmap, vhd_bitmap_len};
-use crate::image::{BitmapSource, BlockPlan, ContainerWriter, DiskType, OutState, Piece};
+use crate::image::{BitmapSource, BlockPlan, BlockSize, ContainerWriter, DiskType, Format, OutState, Piece};
 use crate::units::{add, index, len64, mul, round_up};
 
 /// BAT entries in one step: 1 MiB.
@@ -35,7 +34,7 @@ pub struct Writer {
     header: DynamicHeader,
     locators: Vec<Vec<u8>>,
     blocks: u64,
-    block_size: u64,
+    block_size: BlockSize,
     /// Padding before each bitmap.
     lead: u64,
     bitmap_len: u64,
@@ -52,7 +51,7 @@ impl Writer {
     pub fn like(
         source: &Metadata,
         addressable_size: u64,
-        block_size: u64,
+        block_size: BlockSize,
         disk_type: DiskType,
     ) -> Result<Self> {
         let mut footer = source.footer;
@@ -71,10 +70,11 @@ impl Writer {
     ///
     /// # Errors
     /// `invalid-argument` for a bad block size, `limit-exceeded` above 2040 GiB.
-    pub fn new(disk_size: u64, block_size: u64, unique_id: Uuid, time_stamp: u32) -> Result<Self> {
-        if disk_size > MAX_DISK_SIZE || !disk_size.is_multiple_of(512) || disk_size == 0 {
+    pub fn new(disk_size: u64, block_size: BlockSize, unique_id: Uuid, time_stamp: u32) -> Result<Self> {
+        let limit = Format::Vhd.description().max_disk_size;
+        if disk_size > limit || !disk_size.is_multiple_of(512) || disk_size == 0 {
             return Err(Error::new(ErrorKind::LimitExceeded, "a VHD holds disks of up to 2040 GiB")
-                .expected(format_args!("at most {MAX_DISK_SIZE} bytes"), disk_size));
+                .expected(format_args!("at most {limit} bytes"), disk_size));
         }
         let (cylinders, heads, sectors_per_track) = geometry_for(disk_size);
         let footer = Footer {
@@ -104,11 +104,10 @@ impl Writer {
         mut header: DynamicHeader,
         locators: Vec<Vec<u8>>,
         size: u64,
-        block_size: u64,
+        block_size: BlockSize,
     ) -> Result<Self> {
-        let block_field =
-            u32::try_from(block_size).ok().filter(|size| size.is_power_of_two() && *size >= 512);
-        let Some(block_field) = block_field.filter(|size| *size <= 1 << 30) else {
+        let allowed = (BlockSize::SECTOR..=MAX_BLOCK).contains(&block_size);
+        let Some(block_field) = u32::try_from(block_size.get()).ok().filter(|_| allowed) else {
             return Err(Error::new(ErrorKind::InvalidArgument, "this is no block size for a VHD")
                 .expected("a power of two from 512 to 1073741824", block_size));
         };
@@ -124,11 +123,11 @@ impl Writer {
             at = add(at, space, "parent locators")?;
         }
         let table_offset = at;
-        let blocks = size.div_ceil(block_size);
+        let blocks = block_size.count_for(size);
         let entries = u32::try_from(blocks)
             .map_err(|_| Error::new(ErrorKind::LimitExceeded, "the disk has too many blocks for a VHD"))?;
         let bitmap_len = vhd_bitmap_len(block_size)?;
-        let alignment = if block_size >= ALIGNED_FROM { ALIGNMENT } else { 512 };
+        let alignment = if block_size.get() >= ALIGNED_FROM { ALIGNMENT } else { 512 };
         let lead = round_up(bitmap_len, alignment, "a sector bitmap")?.saturating_sub(bitmap_len);
         let table_end = add(table_offset, mul(blocks, 4, "the BAT")?, "the BAT")?;
         let first_block = round_up(table_end, alignment, "the BAT")?;
@@ -151,7 +150,7 @@ impl Writer {
     }
 
     fn stride(&self) -> u64 {
-        self.lead.saturating_add(self.bitmap_len).saturating_add(self.block_size)
+        self.lead.saturating_add(self.bitmap_len).saturating_add(self.block_size.get())
     }
 
     /// The BAT entry of a stored block.
@@ -217,7 +216,7 @@ impl Writer {
 }
 
 impl ContainerWriter for Writer {
-    fn block_size(&self) -> u64 {
+    fn block_size(&self) -> BlockSize {
         self.block_size
     }
 

@@ -33,7 +33,7 @@ pub fn read_bat<R: ReadAt + ?Sized>(
     space: &mut FileSpace,
     warnings: &mut Vec<Warning>,
 ) -> Result<(BlockTable, Bitmaps)> {
-    let blocks = disk.virtual_size.div_ceil(disk.block_size);
+    let blocks = disk.block_size.count_for(disk.virtual_size);
     let ratio = chunk_ratio(disk.block_size, u64::from(disk.logical_sector_size));
     let entries = bat_entries(blocks, ratio, disk.has_parent);
     let room = region.end.saturating_sub(region.start) / 8;
@@ -154,9 +154,8 @@ impl Bat<'_> {
         }
         let offset = word & BAT_OFFSET;
         // The last block need only be as long as the disk.
-        let start = block.saturating_mul(self.disk.block_size);
-        let length = self.disk.virtual_size.saturating_sub(start).min(self.disk.block_size);
-        let range = offset..offset.saturating_add(length);
+        let span = self.disk.block_size.span(block, self.disk.virtual_size);
+        let range = offset..offset.saturating_add(span.end.saturating_sub(span.start));
         self.claim(entry, range, &format_args!("block {block}"))?;
         Ok(FileOffset::new(offset))
     }
@@ -189,8 +188,8 @@ impl Bat<'_> {
         let mut at = 0;
         while let Some(block) = self.table.next_known(at) {
             let payload = self.table.get(block).payload().map(FileOffset::get);
-            if payload.is_some_and(|p| p < range.end && range.start < p.saturating_add(self.disk.block_size))
-            {
+            let size = self.disk.block_size.get();
+            if payload.is_some_and(|p| p < range.end && range.start < p.saturating_add(size)) {
                 return Some(block);
             }
             at = block.saturating_add(1);

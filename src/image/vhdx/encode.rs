@@ -18,6 +18,7 @@ use super::format::{
 use super::locator::Locator;
 use super::metadata::Item;
 use crate::error::{Error, Result};
+use crate::image::BlockSize;
 use crate::units::{add, index, len64};
 
 /// What the file identifier says of who made the file.
@@ -33,7 +34,7 @@ pub struct Parameters<'a> {
     /// 512 or 4096.
     pub physical_sector_size: u32,
     /// Bytes of a payload block.
-    pub block_size: u64,
+    pub block_size: BlockSize,
     /// The disk's identity on its bus.
     pub virtual_disk_id: Uuid,
     /// Where the parent is, for a differencing disk.
@@ -92,7 +93,8 @@ fn region_table(regions: &[(Uuid, Range<u64>)]) -> Result<Vec<u8>> {
 
 /// The metadata table and its items, without what fills the region up.
 pub fn metadata_region(parameters: &Parameters) -> Result<Vec<u8>> {
-    let block_size = u32::try_from(parameters.block_size).map_err(|_| Error::internal("a block size"))?;
+    let block_size =
+        u32::try_from(parameters.block_size.get()).map_err(|_| Error::internal("a block size"))?;
     // LeaveBlockAllocated stays clear: what is written here is never fixed.
     let flags = if parameters.locator.is_some() { HAS_PARENT } else { 0 };
     let file = FLAG_REQUIRED;

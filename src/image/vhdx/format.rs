@@ -4,6 +4,7 @@ use uuid::Uuid;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, LittleEndian as LE, U16, U32, U64, Unaligned};
 
 use crate::checksum::{crc32c, crc32c_append};
+use crate::image::BlockSize;
 
 /// The first bytes of every VHDX file.
 pub const SIGNATURE: &[u8] = b"vhdxfile";
@@ -282,8 +283,8 @@ impl Header {
 
 /// How many payload blocks one sector bitmap block describes.
 #[must_use]
-pub fn chunk_ratio(block_size: u64, sector_size: u64) -> u64 {
-    SECTORS_PER_CHUNK.saturating_mul(sector_size).checked_div(block_size).unwrap_or(1).max(1)
+pub fn chunk_ratio(block_size: BlockSize, sector_size: u64) -> u64 {
+    SECTORS_PER_CHUNK.saturating_mul(sector_size).checked_div(block_size.get()).unwrap_or(1).max(1)
 }
 
 /// How many entries the BAT of a disk of `blocks` blocks has (2.5): one for each payload block, and one
@@ -330,9 +331,9 @@ mod tests {
 
     #[test]
     fn chunk_ratios_and_entry_counts_follow_the_specification() {
-        assert_eq!(chunk_ratio(32 << 20, 512), 128);
-        assert_eq!(chunk_ratio(1 << 20, 4096), 32_768);
-        assert_eq!(chunk_ratio(256 << 20, 512), 16);
+        assert_eq!(chunk_ratio(BlockSize::MIB_32, 512), 128);
+        assert_eq!(chunk_ratio(BlockSize::MIB_1, 4096), 32_768);
+        assert_eq!(chunk_ratio(BlockSize::MIB_256, 512), 16);
         for (blocks, dynamic, differencing) in [(1, 1, 5), (4, 4, 5), (5, 6, 10), (8, 9, 10), (9, 11, 15)] {
             assert_eq!(bat_entries(blocks, 4, false), dynamic);
             assert_eq!(bat_entries(blocks, 4, true), differencing);

@@ -19,8 +19,8 @@ use super::format::{
     MIB, MetadataTableEntry, MetadataTableHeader, TABLE_LEN,
 };
 use super::locator::Locator;
-use super::{MAX_BLOCK_SIZE, MAX_DISK_SIZE};
 use crate::error::{Error, Result, Site};
+use crate::image::{BlockSize, Format};
 use crate::io::{ReadAt, read_vec};
 use crate::units::{Space, index, len64};
 
@@ -46,7 +46,7 @@ pub struct Item {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskMetadata {
     /// Bytes of a payload block.
-    pub block_size: u64,
+    pub block_size: BlockSize,
     /// The mark of a fixed disk.
     pub leave_block_allocated: bool,
     /// Whether it is a differencing disk.
@@ -174,12 +174,13 @@ impl Table {
     fn parse<R: ReadAt + ?Sized>(&self, file: &R) -> Result<DiskMetadata> {
         let (parameters_entry, parameters) = self.fixed::<8, R>(file, ITEM_FILE_PARAMETERS, false)?;
         let [a, b, c, d, e, f, g, h] = parameters;
-        let block_size = u64::from(u32::from_le_bytes([a, b, c, d]));
+        let stored = u64::from(u32::from_le_bytes([a, b, c, d]));
         let flags = u32::from_le_bytes([e, f, g, h]);
-        if !block_size.is_power_of_two() || !(MIB..=MAX_BLOCK_SIZE).contains(&block_size) {
-            return Err(Error::corrupt(parameters_entry.inside(0), "the block size is not allowed")
-                .expected("a power of two from 1048576 to 268435456", block_size));
-        }
+        let limits = Format::Vhdx.description();
+        let block_size = limits.block_size(stored).ok_or_else(|| {
+            Error::corrupt(parameters_entry.inside(0), "the block size is not allowed")
+                .expected("a power of two from 1048576 to 268435456", stored)
+        })?;
         if flags & !(LEAVE_BLOCK_ALLOCATED | HAS_PARENT) != 0 {
             return Err(Error::corrupt(
                 parameters_entry.inside(4),
@@ -198,12 +199,12 @@ impl Table {
             )
             .expected(format_args!("n × {logical_sector_size}"), virtual_size));
         }
-        if virtual_size > MAX_DISK_SIZE {
+        if virtual_size > limits.max_disk_size {
             return Err(Error::corrupt(
                 size_entry.inside(0),
                 "the disk is larger than the 64 TiB that a VHDX can hold",
             )
-            .expected(format_args!("at most {MAX_DISK_SIZE}"), virtual_size));
+            .expected(format_args!("at most {}", limits.max_disk_size), virtual_size));
         }
         let (_, id) = self.fixed::<16, R>(file, ITEM_VIRTUAL_DISK_ID, true)?;
         let has_parent = flags & HAS_PARENT != 0;

@@ -33,8 +33,3 @@ pub use locator::Locator;
 pub use metadata::Item;
 pub use open::{Metadata, open};
 pub use writer::{Guids, Writer};
-
-/// The largest disk: 64 TiB (2.6.2.2).
-pub const MAX_DISK_SIZE: u64 = 64 << 40;
-/// The largest block: 256 MiB (2.6.2.1).
-pub const MAX_BLOCK_SIZE: u64 = 256 << 20;

@@ -17,9 +17,10 @@ use super::format::{
     chunk_ratio,
 };
 use super::open::Metadata;
-use super::{MAX_BLOCK_SIZE, MAX_DISK_SIZE};
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{BitmapSource, BlockPlan, ContainerWriter, DiskType, Geometry, OutState, Piece};
+use crate::image::{
+    BitmapSource, BlockPlan, BlockSize, ContainerWriter, DiskType, Format, Geometry, OutState, Piece,
+};
 use crate::units::{add, index, len64, mul, round_up};
 
 /// BAT entries in one step: 1 MiB.
@@ -46,7 +47,7 @@ pub struct Writer {
     metadata: Vec<u8>,
     differencing: bool,
     blocks: u64,
-    block_size: u64,
+    block_size: BlockSize,
     /// Bytes of one block's part of a sector bitmap block.
     bitmap_len: u64,
     ratio: u64,
@@ -66,7 +67,7 @@ impl Writer {
         source: &Metadata,
         geometry: &Geometry,
         disk_type: DiskType,
-        block_size: u64,
+        block_size: BlockSize,
         fresh: &Guids,
         reads_changed: bool,
     ) -> Result<Self> {
@@ -101,7 +102,7 @@ impl Writer {
         disk_size: u64,
         logical_sector_size: u32,
         physical_sector_size: u32,
-        block_size: u64,
+        block_size: BlockSize,
         guids: &Guids,
     ) -> Result<Self> {
         let parameters = Parameters {
@@ -119,7 +120,8 @@ impl Writer {
     fn lay_out(parameters: &Parameters, file_write: Uuid, data_write: Uuid) -> Result<Self> {
         let Parameters { virtual_size, block_size, .. } = *parameters;
         let sector_size = u64::from(parameters.logical_sector_size);
-        if !block_size.is_power_of_two() || !(MIB..=MAX_BLOCK_SIZE).contains(&block_size) {
+        let limits = Format::Vhdx.description();
+        if limits.block_size(block_size.get()).is_none() {
             return Err(Error::new(ErrorKind::InvalidArgument, "this is no block size for a VHDX")
                 .expected("a power of two from 1048576 to 268435456", block_size));
         }
@@ -129,9 +131,9 @@ impl Writer {
                     .expected("512 or 4096", size));
             }
         }
-        if virtual_size > MAX_DISK_SIZE {
+        if virtual_size > limits.max_disk_size {
             return Err(Error::new(ErrorKind::LimitExceeded, "a VHDX holds disks of up to 64 TiB")
-                .expected(format_args!("at most {MAX_DISK_SIZE} bytes"), virtual_size));
+                .expected(format_args!("at most {} bytes", limits.max_disk_size), virtual_size));
         }
         if virtual_size == 0 || !virtual_size.is_multiple_of(sector_size) {
             return Err(Error::new(
@@ -141,7 +143,7 @@ impl Writer {
             .expected(format_args!("n × {sector_size}"), virtual_size));
         }
         let differencing = parameters.locator.is_some();
-        let blocks = virtual_size.div_ceil(block_size);
+        let blocks = block_size.count_for(virtual_size);
         let ratio = chunk_ratio(block_size, sector_size);
         let metadata = metadata_region(parameters)?;
         let bat_offset = round_up(add(METADATA_OFFSET, len64(metadata.len()), "metadata")?, MIB, "metadata")?;
@@ -161,7 +163,7 @@ impl Writer {
             differencing,
             blocks,
             block_size,
-            bitmap_len: (block_size / 8).checked_div(sector_size).unwrap_or_default(),
+            bitmap_len: (block_size.get() / 8).checked_div(sector_size).unwrap_or_default(),
             ratio,
             bat_offset,
             bat_length: round_up(bat_length, MIB, "the BAT")?,
@@ -218,7 +220,7 @@ impl Writer {
         let mut block = from.saturating_sub(chunk);
         let mut payload = add(
             self.payload_offset(plan)?,
-            mul(plan.rank(block), self.block_size, "the new image")?,
+            mul(plan.rank(block), self.block_size.get(), "the new image")?,
             "the new image",
         )?;
         let rank = if self.differencing { self.bitmap_rank(plan, chunk) } else { 0 };
@@ -249,7 +251,7 @@ impl Writer {
                 OutState::PartiallyPresent => return Err(no_parent()),
             });
             if matches!(state, OutState::Present | OutState::PartiallyPresent) {
-                payload = add(payload, self.block_size, "the new image")?;
+                payload = add(payload, self.block_size.get(), "the new image")?;
             }
             block = block.saturating_add(1);
             in_chunk = in_chunk.saturating_add(1);
@@ -288,7 +290,7 @@ impl Writer {
 }
 
 impl ContainerWriter for Writer {
-    fn block_size(&self) -> u64 {
+    fn block_size(&self) -> BlockSize {
         self.block_size
     }
 
@@ -296,7 +298,7 @@ impl ContainerWriter for Writer {
         if !self.differencing && plan.first_partial(0..self.blocks).is_some() {
             return Err(no_parent());
         }
-        let payload = mul(plan.stored(), self.block_size, "the new image")?;
+        let payload = mul(plan.stored(), self.block_size.get(), "the new image")?;
         add(self.payload_offset(plan)?, payload, "the new image")
     }
 

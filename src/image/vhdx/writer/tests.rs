@@ -60,7 +60,7 @@ fn assemble(writer: &Writer, plan: &BlockPlan, bitmaps: &dyn BitmapSource) -> Ve
     let mut from = 0;
     while let Some(block) = plan.next_stored(from) {
         put(writer.before_payload(block, bitmaps).unwrap());
-        put(vec![Piece::Bytes(vec![block as u8; writer.block_size() as usize])]);
+        put(vec![Piece::Bytes(vec![block as u8; writer.block_size().get() as usize])]);
         from = block + 1;
     }
     put(writer.tail(plan).unwrap());
@@ -76,7 +76,7 @@ fn metadata(image: &Image) -> &Metadata {
 #[test]
 fn a_new_disk_is_read_back() {
     let plan = plan(&[OutState::NotPresent, OutState::Present, OutState::Zero, OutState::Present]);
-    let writer = Writer::new((3 << 20) + 4096, 4096, 4096, 1 << 20, &GUIDS).unwrap();
+    let writer = Writer::new((3 << 20) + 4096, 4096, 4096, BlockSize::MIB_1, &GUIDS).unwrap();
     let file = assemble(&writer, &plan, &Bits(0, 4096));
     assert_eq!(file.len(), 6 << 20);
     let image = vhdx::open(Rc::new(file.clone())).unwrap();
@@ -136,8 +136,9 @@ fn what_the_source_is_stays() {
 #[test]
 fn a_differencing_disk_keeps_its_parent_or_loses_it() {
     let source = TestImage::differencing().open().unwrap();
-    let like =
-        |disk_type| Writer::like(metadata(&source), &source.geometry, disk_type, 1 << 20, &GUIDS, false);
+    let like = |disk_type| {
+        Writer::like(metadata(&source), &source.geometry, disk_type, BlockSize::MIB_1, &GUIDS, false)
+    };
     let states =
         [OutState::PartiallyPresent, OutState::NotPresent, OutState::Present, OutState::PartiallyPresent];
     let writer = like(DiskType::Differencing).unwrap();
@@ -167,8 +168,14 @@ fn a_differencing_disk_keeps_its_parent_or_loses_it() {
 #[test]
 fn sector_bitmaps_of_the_wrong_length_are_noticed() {
     let source = TestImage::differencing().open().unwrap();
-    let writer =
-        Writer::like(metadata(&source), &source.geometry, DiskType::Differencing, 2 << 20, &GUIDS, false);
+    let writer = Writer::like(
+        metadata(&source),
+        &source.geometry,
+        DiskType::Differencing,
+        BlockSize::MIB_2,
+        &GUIDS,
+        false,
+    );
     let plan = plan(&[OutState::NotPresent, OutState::PartiallyPresent]);
     let error = writer.unwrap().front(&plan, &Bits(256, 512), 2).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Internal);
@@ -179,15 +186,16 @@ fn senseless_arguments_are_refused() {
     let new = |size, logical, physical, block| {
         Writer::new(size, logical, physical, block, &GUIDS).err().map(|error| error.kind())
     };
-    assert_eq!(new(1 << 30, 512, 4096, 1 << 20), None);
-    for block in [0, 512 << 10, 3 << 20, 512 << 20, u64::MAX] {
+    assert_eq!(new(1 << 30, 512, 4096, BlockSize::MIB_1), None);
+    for block in [512 << 10, 512 << 20, 1 << 63] {
+        let block = BlockSize::new(block).unwrap();
         assert_eq!(new(1 << 30, 512, 512, block), Some(ErrorKind::InvalidArgument));
     }
-    assert_eq!(new(1 << 30, 1024, 512, 1 << 20), Some(ErrorKind::InvalidArgument));
-    assert_eq!(new(1 << 30, 512, 0, 1 << 20), Some(ErrorKind::InvalidArgument));
-    assert_eq!(new(0, 512, 512, 1 << 20), Some(ErrorKind::InvalidArgument));
-    assert_eq!(new(512, 4096, 512, 1 << 20), Some(ErrorKind::InvalidArgument));
-    assert_eq!(new((64 << 40) + 512, 512, 512, 1 << 20), Some(ErrorKind::LimitExceeded));
+    assert_eq!(new(1 << 30, 1024, 512, BlockSize::MIB_1), Some(ErrorKind::InvalidArgument));
+    assert_eq!(new(1 << 30, 512, 0, BlockSize::MIB_1), Some(ErrorKind::InvalidArgument));
+    assert_eq!(new(0, 512, 512, BlockSize::MIB_1), Some(ErrorKind::InvalidArgument));
+    assert_eq!(new(512, 4096, 512, BlockSize::MIB_1), Some(ErrorKind::InvalidArgument));
+    assert_eq!(new((64 << 40) + 512, 512, 512, BlockSize::MIB_1), Some(ErrorKind::LimitExceeded));
 }
 
 #[test]
@@ -197,7 +205,8 @@ fn much_metadata_moves_the_bat() {
         .map(|n| Item { id: Uuid::from_u128(n.into()), flags: 1, data: vec![n + 1; 700_000] })
         .collect();
     let geometry = TestImage::dynamic().open().unwrap().geometry;
-    let writer = Writer::like(&source, &geometry, DiskType::Dynamic, 1 << 20, &GUIDS, false).unwrap();
+    let writer =
+        Writer::like(&source, &geometry, DiskType::Dynamic, BlockSize::MIB_1, &GUIDS, false).unwrap();
     let states = [OutState::NotPresent, OutState::NotPresent, OutState::NotPresent, OutState::Present];
     let file = assemble(&writer, &plan(&states), &Bits(0, 512));
     let image = vhdx::open(Rc::new(file)).unwrap();
@@ -208,7 +217,7 @@ fn much_metadata_moves_the_bat() {
 /// The BAT of the largest disk in the smallest blocks is 513 MiB; it is made and read in pieces.
 #[test]
 fn the_largest_disk_is_made_in_small_steps() {
-    let writer = Writer::new(64 << 40, 512, 4096, 1 << 20, &GUIDS).unwrap();
+    let writer = Writer::new(64 << 40, 512, 4096, BlockSize::MIB_1, &GUIDS).unwrap();
     let mut plan = BlockPlan::new(64 << 20).unwrap();
     let last = (64 << 20) - 1;
     plan.set(last, OutState::Present);
@@ -245,15 +254,15 @@ proptest! {
             };
             std::iter::repeat_n(state, if large { count } else { count * 700 })
         }).collect();
-        let (block_size, sector) = if large { (256u64 << 20, 512u32) } else { (1 << 20, 4096) };
+        let (block_size, sector) = if large { (BlockSize::MIB_256, 512u32) } else { (BlockSize::MIB_1, 4096) };
         let mut geometry = TestImage::differencing().open().unwrap().geometry;
-        geometry.virtual_size = states.len() as u64 * block_size;
+        geometry.virtual_size = states.len() as u64 * block_size.get();
         geometry.logical_sector_size = sector;
         let source = TestImage::differencing().open().unwrap();
         let of = metadata(&source);
         let writer = Writer::like(of, &geometry, DiskType::Differencing, block_size, &GUIDS, false).unwrap();
         let plan = plan(&states);
-        let bitmaps = Bits((block_size / 8 / u64::from(sector)) as usize, sector.into());
+        let bitmaps = Bits((block_size.get() / 8 / u64::from(sector)) as usize, sector.into());
         let (mut file, mut step) = (Vec::new(), 0);
         while let Some(pieces) = writer.front(&plan, &bitmaps, step).unwrap() {
             for piece in pieces {
@@ -280,7 +289,7 @@ proptest! {
             };
             prop_assert_eq!(image.blocks.get(block), expected);
             if expected.payload().is_some() {
-                next += block_size;
+                next += block_size.get();
             }
             if state == OutState::PartiallyPresent && block.is_multiple_of(5) {
                 let stored = image.sector_bitmap(block).unwrap().unwrap();
@@ -296,7 +305,7 @@ proptest! {
 #[test]
 fn payload_is_read_where_it_was_put() {
     let states = [OutState::Present, OutState::Zero, OutState::Present, OutState::NotPresent];
-    let writer = Writer::new(8 << 20, 512, 512, 2 << 20, &GUIDS).unwrap();
+    let writer = Writer::new(8 << 20, 512, 512, BlockSize::MIB_2, &GUIDS).unwrap();
     let file = assemble(&writer, &plan(&states), &Bits(0, 512));
     let disk = Disk::new(vec![Rc::new(vhdx::open(Rc::new(file)).unwrap())]).unwrap();
     let bytes = read_vec(&disk, 0, 8 << 20).unwrap();
