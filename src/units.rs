@@ -40,6 +40,22 @@ impl fmt::Display for Space {
     }
 }
 
+/// How far a stepped piece of work has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// Bytes dealt with.
+    pub done: u64,
+    /// Bytes to deal with.
+    pub total: u64,
+    /// Whether it is finished.
+    pub finished: bool,
+}
+
+impl Progress {
+    /// Work that needs no (more) steps.
+    pub const FINISHED: Self = Self { done: 0, total: 0, finished: true };
+}
+
 macro_rules! offset_type {
     ($(#[$doc:meta])* $name:ident, $space:ident) => {
         $(#[$doc])*

@@ -54,7 +54,7 @@ fn theirs(device: &str) -> Vec<Row> {
 fn ours(table: &VolumeTable, sector: u64) -> Vec<Row> {
     assert_eq!(table.distrust, None);
     let row = |v: &vhd_compactor::volume::Volume| {
-        (v.index, v.range.start / sector, (v.range.end - v.range.start) / sector, v.name.clone())
+        (v.index, v.segments.start() / sector, v.segments.len() / sector, v.name.clone())
     };
     table.volumes.iter().map(row).collect()
 }
@@ -177,7 +177,10 @@ fn bare_file_systems_are_one_volume() {
         output(tool, &[options, &[&image]].concat());
         let table = volumes(&image, 512);
         let [only] = &table.volumes[..] else { panic!("{tool}: {table:?}") };
-        assert_eq!((only.scheme, only.range.clone(), table.warnings.len()), (Scheme::Whole, 0..120 * MIB, 0));
+        assert_eq!(
+            (only.scheme, only.segments.ranges(), table.warnings.len()),
+            (Scheme::Whole, &[0..120 * MIB][..], 0)
+        );
     }
 }
 

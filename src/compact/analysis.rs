@@ -106,23 +106,21 @@ impl Analysis {
     }
 
     /// The disk bytes that count as free under `options`.
-    #[must_use]
-    pub fn free(&self, options: &Options) -> Extents {
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn free(&self, options: &Options) -> Result<Extents> {
         if options.mode == Mode::Zero {
-            return Extents::new();
+            return Ok(Extents::new());
         }
         let mut ranges = Vec::new();
         for findings in &self.volumes {
-            let range = &findings.volume.range;
             for part in findings.granted(options) {
-                // A map never reaches past its volume; this makes it certain.
-                let limit = range.end.saturating_sub(range.start);
-                ranges.extend(part.within(0..limit).filter_map(|free| {
-                    Some(range.start.checked_add(free.start)?..range.start.checked_add(free.end)?)
-                }));
+                // What reaches past its volume is cut off there.
+                ranges.extend_from_slice(findings.volume.segments.extents_on_disk(part)?.ranges());
             }
         }
-        Extents::from_ranges(ranges)
+        Ok(Extents::from_ranges(ranges))
     }
 }
 
@@ -158,8 +156,7 @@ fn look_at(disk: &Disk, volume: &Volume, sector_size: u32) -> Detected {
             Decline::new(DeclineReason::NotSupported, format!("Nothing is read here, because {reason}."));
         return Detected::declined("unknown", None, decline);
     }
-    let len = volume.range.end.saturating_sub(volume.range.start);
-    let window = match Window::new(disk, volume.range.start, len) {
+    let window = match Window::new(disk, volume.segments.clone()) {
         Ok(window) => window,
         Err(error) => {
             let decline = Decline::new(DeclineReason::Unreadable, error.to_string());

@@ -106,7 +106,7 @@ pub fn free_by_volume(analysis: &Analysis, plan: &Plan) -> Vec<u64> {
 fn by_volume(analysis: &Analysis, plan: &Plan, dropped: &Extents) -> Vec<u64> {
     let volumes = analysis.volumes.iter();
     let free_in = |v: &super::analysis::VolumeFindings| {
-        let inside = dropped.within(v.volume.range.clone());
+        let inside = v.volume.segments.ranges().iter().flat_map(|range| dropped.within(range.clone()));
         inside.map(|r| plan.free.total_within(r)).fold(0, u64::saturating_add)
     };
     volumes.map(free_in).collect()
@@ -117,7 +117,7 @@ fn by_volume(analysis: &Analysis, plan: &Plan, dropped: &Extents) -> Vec<u64> {
 pub fn mapped(analysis: &Analysis) -> Extents {
     let volumes = analysis.volumes.iter();
     let mapped = volumes.filter(|v| matches!(v.detected.mapping, Mapping::Mapped(_)));
-    Extents::from_ranges(mapped.map(|v| v.volume.range.clone()).collect())
+    Extents::from_ranges(mapped.flat_map(|v| v.volume.segments.ranges().to_vec()).collect())
 }
 
 fn reasons(analysis: &Analysis, plan: &Plan) -> Result<Vec<Reason>> {

@@ -39,13 +39,4 @@ pub use scan::{Scan, Tally};
 pub use target::{Fresh, Target};
 pub use verify::{Verdict, Verification};
 
-/// How far a stepped piece of work has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Progress {
-    /// Bytes dealt with.
-    pub done: u64,
-    /// Bytes to deal with.
-    pub total: u64,
-    /// Whether it is finished.
-    pub finished: bool,
-}
+pub use crate::units::Progress;

@@ -15,7 +15,7 @@
 //! A leftover costs a person the saving on that volume, and `wipefs` removes it; believing the wrong
 //! one would cost the data. Which signatures there are, and where: [`crate::volume::signature`].
 
-use super::{Context, Decline, DeclineReason, Detected, settle};
+use super::{Context, Decline, DeclineReason, Detected, Stop};
 use crate::error::Site;
 use crate::io::ReadAt;
 use crate::units::Space;
@@ -26,8 +26,7 @@ pub(super) fn probe(volume: &dyn ReadAt, _context: Context) -> Option<Detected> 
     let claims = match claims(volume) {
         Ok(claims) => claims,
         Err(error) => {
-            let mapping = settle(Err(error.into()));
-            return Some(Detected { name: "unknown", label: None, mapping, warnings: Vec::new() });
+            return Some(Detected::declined("unknown", None, Stop::from(error).into_decline()));
         }
     };
     let (first, others) = claims.split_first()?;

@@ -1,15 +1,16 @@
 //! File systems: what of a volume is free, told only by what the file system itself proves.
 //!
 //! ```text
-//!   volume ──► detect ──► one reader a file system ──► Mapped(FreeMap)
-//!                                                  ├─► Declined(why, where)
+//!   volume ──► detect ──► one reader a file system ──► Mapped(FreeMap) + OwnerWalk ──► hear ──► both agree
+//!                                                  ├─► Declined(why, where)        ◄─────┘ or they do not
 //!                                                  └─► (nobody's: declined as unrecognised)
 //! ```
 //! **Free is proved, used is presumed.** A map starts as "all used"; a reader clears only what the
 //! on-disk structures prove free, compares its count with the file system's own counters, and
 //! declines the whole volume on any mismatch, unreadable structure, unknown feature, dirty log,
-//! pending journal that cannot be replayed, hibernation or encryption. Declining is not an error:
-//! a declined volume is only looked at for zeros.
+//! pending journal that cannot be replayed, hibernation or encryption. And a map is only one witness: a
+//! second one walks everything that can own space ([`witness`]). Declining is not an error: a declined
+//! volume is only looked at for zeros.
 
 mod cluster_set;
 mod exfat;
@@ -18,13 +19,16 @@ mod fat;
 mod known;
 mod ntfs;
 mod swap;
+pub mod witness;
 
-use crate::error::{Error, Result, Site, Warning};
+use crate::error::{Error, Site, Warning};
 use crate::extents::Extents;
 use crate::io::ReadAt;
 
+pub use witness::{Hearing, Owner, OwnerWalk, Testimony, Witness};
+
 /// What was found on one volume.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Detected {
     /// The name people know: "NTFS", "ext4", "FAT32", "exFAT", "Linux swap", "BitLocker".
     pub name: &'static str,
@@ -34,12 +38,20 @@ pub struct Detected {
     pub mapping: Mapping,
     /// What a person should know about this volume.
     pub warnings: Vec<Warning>,
+    /// What the second witness says of a mapped volume.
+    pub hearing: Hearing,
 }
 
 impl Detected {
     /// A volume recognised by name and not mapped.
     pub fn declined(name: &'static str, label: Option<String>, decline: Decline) -> Self {
-        Self { name, label, mapping: Mapping::Declined(decline), warnings: Vec::new() }
+        Self {
+            name,
+            label,
+            mapping: Mapping::Declined(decline),
+            warnings: Vec::new(),
+            hearing: Hearing::NotNeeded,
+        }
     }
 }
 
@@ -61,6 +73,8 @@ pub struct FreeMap {
     /// in `on_request`), equal to its own counters. For reports, and for the tests that compare
     /// with strangers' counts.
     pub free_bytes: u64,
+    /// How many bytes the file system's own structures call in use: what owners are expected to have.
+    pub used_bytes: u64,
     /// Bytes that only a person's word makes dispensable. Disjoint from `free`.
     pub on_request: Vec<(Request, Extents)>,
 }
@@ -147,13 +161,35 @@ impl DeclineReason {
 }
 
 /// How a reader gives up on a volume: either the volume is declined for a reason, or reading itself
-/// failed. Readers use `?` on both; [`settle`] turns either into a [`Mapping`].
+/// failed. Readers use `?` on both.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stop {
     /// Declined.
     Decline(Decline),
     /// A read failed or a structure was corrupt.
     Error(Error),
+}
+
+impl Stop {
+    /// As a decline. An error of the image below becomes one too, so that one file system's failure never
+    /// touches another's map.
+    #[must_use]
+    pub fn into_decline(self) -> Decline {
+        use crate::error::ErrorKind as Kind;
+        let error = match self {
+            Self::Decline(decline) => return decline,
+            Self::Error(error) => error,
+        };
+        let reason = match error.kind() {
+            Kind::ReadFailed | Kind::SourceChanged | Kind::PermissionDenied | Kind::NeedsParent => {
+                DeclineReason::Unreadable
+            }
+            Kind::Unsupported => DeclineReason::UnknownFeature,
+            _ => DeclineReason::Inconsistent,
+        };
+        let decline = Decline::new(reason, error.to_string());
+        Decline { site: error.site(), ..decline }
+    }
 }
 
 impl From<Error> for Stop {
@@ -165,28 +201,6 @@ impl From<Error> for Stop {
 impl From<Decline> for Stop {
     fn from(decline: Decline) -> Self {
         Self::Decline(decline)
-    }
-}
-
-/// What one reader says of a volume that is its own: the map, or why there is none. An error of the
-/// image below becomes a decline too, so that one file system's failure never touches another's map.
-#[must_use]
-pub fn settle(outcome: Result<FreeMap, Stop>) -> Mapping {
-    match outcome {
-        Ok(map) => Mapping::Mapped(map),
-        Err(Stop::Decline(decline)) => Mapping::Declined(decline),
-        Err(Stop::Error(error)) => {
-            use crate::error::ErrorKind as Kind;
-            let reason = match error.kind() {
-                Kind::ReadFailed | Kind::SourceChanged | Kind::PermissionDenied | Kind::NeedsParent => {
-                    DeclineReason::Unreadable
-                }
-                Kind::Unsupported => DeclineReason::UnknownFeature,
-                _ => DeclineReason::Inconsistent,
-            };
-            let decline = Decline::new(reason, error.to_string());
-            Mapping::Declined(Decline { site: error.site(), ..decline })
-        }
     }
 }
 

@@ -15,7 +15,8 @@
 use zerocopy::byteorder::{LE, U32};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
-use super::{Context, Decline, DeclineReason, Detected, FreeMap, Request, Stop, settle};
+use super::witness::{NoOwners, OwnerWalk};
+use super::{Context, Decline, DeclineReason, Detected, FreeMap, Request, Stop};
 use crate::error::{Result, Site};
 use crate::extents::Extents;
 use crate::io::{ReadAt, read_struct};
@@ -46,12 +47,9 @@ pub(super) fn probe(volume: &dyn ReadAt, _context: Context) -> Option<Detected> 
     let signature = signature(volume)?;
     let header: RawHeader = read_struct(volume, HEADER.offset).ok()?;
     let label = header.label.split(|&byte| byte == 0).next().filter(|label| !label.is_empty());
-    Some(Detected {
-        name: "Linux swap",
-        label: label.map(|label| String::from_utf8_lossy(label).into_owned()),
-        mapping: settle(map(volume, &signature, &header)),
-        warnings: Vec::new(),
-    })
+    let label = label.map(|label| String::from_utf8_lossy(label).into_owned());
+    let outcome = map(volume, &signature, &header).map(|map| (map, NoOwners.boxed()));
+    Some(Detected::new("Linux swap", label, outcome, Vec::new()))
 }
 
 /// The signature of any page size; one that says hibernated wins.

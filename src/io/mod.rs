@@ -20,7 +20,7 @@ pub use cache::Cached;
 #[cfg(not(target_family = "wasm"))]
 pub use file::NativeFile;
 pub use overlay::Overlay;
-pub use window::Window;
+pub use window::{Segments, Window};
 
 use std::rc::Rc;
 

@@ -26,7 +26,7 @@ use std::ops::Range;
 use self::mbr::{FirstSector, Slot};
 use self::signature::Claim;
 use crate::error::{Result, Warning};
-use crate::io::ReadAt;
+use crate::io::{ReadAt, Segments};
 
 /// How the disk is divided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,8 +59,8 @@ pub struct Volume {
     /// Its number as Linux and `fdisk` count: MBR 1–4 primary, 5… logical; GPT entry index + 1; 0 for
     /// the bare disk.
     pub index: u32,
-    /// Its bytes on the virtual disk (disk offsets), inside the disk and overlapping no other volume.
-    pub range: Range<u64>,
+    /// Its bytes on the virtual disk, inside the disk and overlapping no other volume.
+    pub segments: Segments,
     /// The partition type, as people know it: "NTFS/exFAT (0x07)", "Linux filesystem", "EFI system".
     pub kind: String,
     /// The GPT partition name, if there is one.
@@ -115,7 +115,7 @@ fn whole(disk: &dyn ReadAt) -> VolumeTable {
     let volume = Volume {
         scheme: Scheme::Whole,
         index: 0,
-        range: 0..disk.size(),
+        segments: Segments::single(0..disk.size()),
         kind: "whole disk".into(),
         name: None,
         opaque: None,
@@ -186,7 +186,7 @@ fn mbr_volume(slot: Slot, sector_size: u64) -> Volume {
     Volume {
         scheme: Scheme::Mbr,
         index: slot.index,
-        range: bytes(&(slot.first..slot.end), sector_size),
+        segments: Segments::single(bytes(&(slot.first..slot.end), sector_size)),
         kind: kind.name,
         name: None,
         opaque: kind.opaque,
@@ -236,7 +236,7 @@ fn from_gpt(disk: &dyn ReadAt, sector_size: u64, others: &[Slot], claims: &[Clai
         layout.volumes.push(Volume {
             scheme: Scheme::Gpt,
             index: partition.index,
-            range: bytes(&(partition.first..partition.end), table.sector_size),
+            segments: Segments::single(bytes(&(partition.first..partition.end), table.sector_size)),
             kind: kind.name,
             name: partition.name.clone(),
             opaque: kind.opaque,
@@ -319,12 +319,13 @@ impl Layout {
     /// Believes the layout, or distrusts it.
     fn settle(mut self, disk_size: u64, claims: &[Claim]) -> VolumeTable {
         self.clip(disk_size);
-        self.volumes.sort_by_key(|volume| volume.range.start);
-        let volumes = self.volumes.iter().map(|volume| volume.range.clone());
+        self.volumes.sort_by_key(|volume| volume.segments.start());
+        let volumes = self.volumes.iter().flat_map(|volume| volume.segments.ranges().to_vec());
         if overlap(volumes.chain(self.own).collect()) {
             return distrust(OVERLAP, self.warnings);
         }
-        let inside = |claim: &&Claim| self.volumes.iter().any(|v| v.range.contains(&claim.offset));
+        let covers = |v: &Volume, at: u64| v.segments.ranges().iter().any(|range| range.contains(&at));
+        let inside = |claim: &&Claim| self.volumes.iter().any(|v| covers(v, claim.offset));
         if let Some(claim) = claims.iter().find(|claim| !inside(claim)) {
             return distrust(
                 format!(
@@ -340,14 +341,15 @@ impl Layout {
 
     /// Cuts off what lies past the end of the disk. A file system that needs the rest says so.
     fn clip(&mut self, disk_size: u64) {
-        for volume in self.volumes.iter_mut().filter(|volume| volume.range.end > disk_size) {
+        let end = |volume: &Volume| volume.segments.ranges().last().map_or(0, |range| range.end);
+        for volume in self.volumes.iter_mut().filter(|volume| end(volume) > disk_size) {
             self.warnings.push(Warning::new(
                 "partition-past-end",
                 format!("Partition {} reaches past the end of the disk.", volume.index),
             ));
-            volume.range.end = disk_size;
+            volume.segments = Segments::single(volume.segments.start()..disk_size);
         }
-        self.volumes.retain(|volume| volume.range.start < volume.range.end);
+        self.volumes.retain(|volume| !volume.segments.is_empty());
     }
 }
 

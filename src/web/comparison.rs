@@ -41,7 +41,7 @@ impl Comparison {
             } else {
                 Disk::new(vec![std::rc::Rc::new(opened)])?
             };
-            let may_differ = original.free(&take(options)?.parse()?);
+            let may_differ = original.free(&take(options)?.parse()?)?;
             let verification = Verification::new(&original.disk, &compacted, may_differ, false)?;
             Ok(Self { original, compacted, verification, finished: false })
         };

@@ -87,6 +87,6 @@ impl OpenImage {
 impl OpenImage {
     fn plan(&self, options: &Ts<CompactOptions>) -> Result<Plan> {
         let options = take(options)?.parse()?;
-        Plan::new(&self.analysis.disk, self.analysis.free(&options), options)
+        Plan::new(&self.analysis.disk, self.analysis.free(&options)?, options)
     }
 }

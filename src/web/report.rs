@@ -166,12 +166,11 @@ impl From<&VolumeFindings> for VolumeReport {
                 (None, Some(DeclineReport { reason: decline.reason.code(), detail }))
             }
         };
-        let range = &findings.volume.range;
         Self {
             scheme: findings.volume.scheme.name(),
             index: findings.volume.index,
-            start: range.start,
-            length: range.end.saturating_sub(range.start),
+            start: findings.volume.segments.start(),
+            length: findings.volume.segments.len(),
             kind: findings.volume.kind.clone(),
             name: findings.volume.name.clone(),
             file_system: findings.detected.name,
@@ -326,7 +325,8 @@ impl InspectReport {
     pub fn new(analysis: &Analysis, name: &str, file_size: u64, options: &CompactOptions) -> Result<Self> {
         let top = analysis.top()?;
         let parsed = options.parse()?;
-        let planned = Plan::new(&analysis.disk, analysis.free(&parsed), parsed).and_then(|plan| {
+        let free = analysis.free(&parsed)?;
+        let planned = Plan::new(&analysis.disk, free, parsed).and_then(|plan| {
             Ok(EstimateReport::new(analysis, &compact::estimate(analysis, &plan)?, file_size, &plan))
         });
         let (estimate, unavailable) = match planned {

@@ -41,7 +41,7 @@ impl Chain {
 
     /// What file systems prove free of the child's disk.
     pub fn free(&self) -> Extents {
-        analyse(self.child(), &self.parents()).unwrap().free(&Options::default())
+        analyse(self.child(), &self.parents()).unwrap().free(&Options::default()).unwrap()
     }
 }
 

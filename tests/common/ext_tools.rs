@@ -16,7 +16,7 @@ use std::process::{Command, Output};
 
 use vhd_compactor::extents::Extents;
 use vhd_compactor::fs::{Context, Decline, Detected, FreeMap, Mapping, detect};
-use vhd_compactor::io::{NativeFile, ReadAt, Window};
+use vhd_compactor::io::{NativeFile, ReadAt, Segments, Window};
 
 /// Says why a test does not run.
 pub fn skip(test: &str, why: &str) {
@@ -71,7 +71,7 @@ pub fn probe(path: &Path) -> Detected {
 pub fn probe_at(path: &Path, offset: u64, len: Option<u64>) -> Detected {
     let file = NativeFile::open(path).unwrap();
     let len = len.unwrap_or(file.size() - offset);
-    detect(&Window::new(file, offset, len).unwrap(), Context { sector_size: 512 })
+    detect(&Window::new(file, Segments::single(offset..offset + len)).unwrap(), Context { sector_size: 512 })
 }
 
 /// The free map of the volume at `path`.

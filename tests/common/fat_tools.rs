@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use vhd_compactor::fs::{Context, Decline, Detected, FreeMap, Mapping, detect};
-use vhd_compactor::io::{NativeFile, Window};
+use vhd_compactor::io::{NativeFile, Segments, Window};
 use vhd_compactor::volume::{VolumeTable, enumerate};
 
 /// Says why the running test does nothing, past the test runner's capture.
@@ -214,7 +214,7 @@ pub fn volumes(image: &str, sector_size: u32) -> VolumeTable {
 /// What is found on a part of an image.
 pub fn detect_in(image: &str, range: Range<u64>) -> Detected {
     let file = NativeFile::open(image).unwrap();
-    let window = Window::new(&file, range.start, range.end - range.start).unwrap();
+    let window = Window::new(&file, Segments::single(range)).unwrap();
     detect(&window, Context { sector_size: 512 })
 }
 

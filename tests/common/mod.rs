@@ -85,7 +85,7 @@ pub fn compact(
     options: Options,
 ) -> Result<(Outcome, Verdict)> {
     let analysis = analyse(source, parents)?;
-    let plan = Plan::new(&analysis.disk, analysis.free(&options), options)?;
+    let plan = Plan::new(&analysis.disk, analysis.free(&options)?, options)?;
     let mut scan = Scan::new(&plan)?;
     while !scan.step(&analysis.disk, &plan, 1 << 20)?.finished {}
     let id = |n: u128| uuid::Uuid::from_u128(0x1234_5678_9abc_4def_8000_0000_0000_0000 + n);

@@ -22,7 +22,8 @@ mod tests;
 mod tree;
 
 use self::boot::{Geometry, RawBoot};
-use super::{Context, Decline, DeclineReason, Detected, FreeMap, Stop, settle};
+use super::witness::{NotWalkedYet, OwnerWalk};
+use super::{Context, Decline, DeclineReason, Detected, FreeMap, Stop};
 use crate::error::{Result, Site, Warning};
 use crate::io::ReadAt;
 use crate::units::Space;
@@ -30,18 +31,19 @@ use crate::units::Space;
 /// Recognises an exFAT volume and maps its free clusters.
 pub(super) fn probe(volume: &dyn ReadAt, _context: Context) -> Option<Detected> {
     let boot = RawBoot::read(volume)?;
-    let mut found = Detected {
-        name: "exFAT",
-        label: None,
-        mapping: super::Mapping::Mapped(FreeMap::default()),
-        warnings: Vec::new(),
-    };
-    let outcome = map(volume, &boot, &mut found);
-    found.mapping = settle(outcome);
-    Some(found)
+    let mut found = Found::default();
+    let outcome = map(volume, &boot, &mut found).map(|map| (map, NotWalkedYet.boxed()));
+    Some(Detected::new("exFAT", found.label, outcome, found.warnings))
 }
 
-fn map(volume: &dyn ReadAt, boot: &RawBoot, found: &mut Detected) -> Result<FreeMap, Stop> {
+/// What is worth telling even of a volume that is declined later.
+#[derive(Default)]
+struct Found {
+    label: Option<String>,
+    warnings: Vec<Warning>,
+}
+
+fn map(volume: &dyn ReadAt, boot: &RawBoot, found: &mut Found) -> Result<FreeMap, Stop> {
     let geometry = boot.geometry(volume)?;
     let root = tree::read_root(volume, &geometry);
     found.label = root.as_ref().ok().and_then(|root| root.label.clone());
@@ -58,7 +60,7 @@ fn map(volume: &dyn ReadAt, boot: &RawBoot, found: &mut Detected) -> Result<Free
         ));
     }
     let free_bytes = checked.free_clusters.saturating_mul(geometry.cluster_size);
-    Ok(FreeMap { free: checked.free, free_bytes, on_request: Vec::new() })
+    Ok(FreeMap { free: checked.free, free_bytes, used_bytes: 0, on_request: Vec::new() })
 }
 
 /// The used part in per cent, rounded down as the specification wants; exfat-fuse rounds up.

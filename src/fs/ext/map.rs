@@ -96,7 +96,7 @@ pub(super) fn free_map(
         }
     }
     let free_bytes = mul(free_blocks, superblock.block_size, "the count of free bytes")?;
-    Ok(FreeMap { free, free_bytes, on_request: Vec::new() })
+    Ok(FreeMap { free, free_bytes, used_bytes: 0, on_request: Vec::new() })
 }
 
 /// The blocks that hold the structures of the groups: ascending, disjoint. An `Extents` may forget

@@ -26,7 +26,8 @@ mod superblock;
 
 use self::map::Total;
 use self::superblock::{RawSuperblock, Superblock};
-use super::{Context, Detected, FreeMap, Stop, settle};
+use super::witness::{NotWalkedYet, OwnerWalk};
+use super::{Context, Detected, FreeMap, Stop};
 use crate::error::{Site, Warning};
 use crate::io::ReadAt;
 use crate::units::Space;
@@ -35,8 +36,8 @@ use crate::units::Space;
 pub fn probe(volume: &dyn ReadAt, _context: Context) -> Option<Detected> {
     let raw = superblock::read(volume)?;
     let mut warnings = Vec::new();
-    let mapping = settle(free_map(volume, &raw, &mut warnings));
-    Some(Detected { name: raw.features().name(), label: raw.label(), mapping, warnings })
+    let outcome = free_map(volume, &raw, &mut warnings).map(|map| (map, NotWalkedYet.boxed()));
+    Some(Detected::new(raw.features().name(), raw.label(), outcome, warnings))
 }
 
 fn free_map(volume: &dyn ReadAt, raw: &RawSuperblock, warnings: &mut Vec<Warning>) -> Result<FreeMap, Stop> {

@@ -22,7 +22,8 @@ mod tests;
 mod tree;
 
 use self::boot::RawBoot;
-use super::{Context, Decline, DeclineReason, Detected, FreeMap, Mapping, Stop, settle};
+use super::witness::{NotWalkedYet, OwnerWalk};
+use super::{Context, Decline, DeclineReason, Detected, FreeMap, Stop};
 use crate::error::{Result, Site};
 use crate::io::{ReadAt, read_struct, read_vec};
 use crate::volume::signature::is_fat_boot_sector;
@@ -35,8 +36,8 @@ pub(super) fn probe(volume: &dyn ReadAt, _context: Context) -> Option<Detected> 
     }
     let boot: RawBoot = read_struct(volume, 0).ok()?;
     let mut found = Found { name: if boot.is_fat32() { "FAT32" } else { "FAT" }, label: boot.label() };
-    let mapping: Mapping = settle(map(volume, &boot, &mut found));
-    Some(Detected { name: found.name, label: found.label.and_then(text), mapping, warnings: Vec::new() })
+    let outcome = map(volume, &boot, &mut found).map(|map| (map, NotWalkedYet.boxed()));
+    Some(Detected::new(found.name, found.label.and_then(text), outcome, Vec::new()))
 }
 
 /// What is known of the volume, even if it is declined in the end.
@@ -53,7 +54,7 @@ fn map(volume: &dyn ReadAt, boot: &RawBoot, found: &mut Found) -> Result<FreeMap
     let scan = table::scan(volume, &geometry)?;
     tree::check(volume, &geometry, scan.linked)?;
     let free_bytes = scan.free_clusters.saturating_mul(geometry.cluster_size);
-    Ok(FreeMap { free: scan.free, free_bytes, on_request: Vec::new() })
+    Ok(FreeMap { free: scan.free, free_bytes, used_bytes: 0, on_request: Vec::new() })
 }
 
 /// A label without its padding; bytes of unknown code pages become replacement characters.

@@ -4,6 +4,7 @@ use super::boot::Kind;
 use super::fixture::{Fixture, Made, put16};
 use super::*;
 use crate::extents::Extents;
+use crate::fs::Mapping;
 use crate::units::len64;
 use proptest::prelude::*;
 

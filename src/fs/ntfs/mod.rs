@@ -38,7 +38,8 @@ use record::{Body, kind};
 use shadow::Shadows;
 use stream::{Mapped, Stream};
 
-use super::{Context, Decline, DeclineReason, Detected, FreeMap, Request, Stop, settle};
+use super::witness::{NotWalkedYet, OwnerWalk};
+use super::{Context, Decline, DeclineReason, Detected, FreeMap, Request, Stop};
 use crate::error::{Error, Result, Site, Warning};
 use crate::extents::Extents;
 use crate::io::{Cached, ReadAt};
@@ -58,13 +59,8 @@ pub fn probe(volume: &dyn ReadAt, _: Context) -> Option<Detected> {
     let volume = Cached::new(volume);
     let boot = boot::recognise(&volume)?;
     let mut detected = Findings::default();
-    let outcome = detected.map(&volume, &boot);
-    Some(Detected {
-        name: "NTFS",
-        label: detected.label,
-        mapping: settle(outcome),
-        warnings: detected.warnings,
-    })
+    let outcome = detected.map(&volume, &boot).map(|map| (map, NotWalkedYet.boxed()));
+    Some(Detected::new("NTFS", detected.label, outcome, detected.warnings))
 }
 
 /// What is worth telling even of a volume that is declined later.
@@ -92,7 +88,7 @@ impl Findings {
 
         refuse_free(&page_files, &clusters.free, "a page file")?;
         let free_bytes = mul(clusters.free_clusters, geometry.cluster_size, "the free space")?;
-        let map = FreeMap { free: clusters.free, free_bytes, on_request: Vec::new() };
+        let map = FreeMap { free: clusters.free, free_bytes, used_bytes: 0, on_request: Vec::new() };
         Ok(self.hold_back(map, page_files, shadow::read(volume)?))
     }
 
