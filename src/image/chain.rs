@@ -49,7 +49,7 @@ pub fn assemble(child: Image, candidates: Vec<Candidate>) -> Result<Chain> {
     let mut chain = Chain { layers: vec![Rc::clone(&youngest)], files: vec![0], warnings: Vec::new() };
     while let Some(link) = &youngest.parent {
         check_for_circle(&chain.layers, link)?;
-        let fits = |candidate: &Candidate| link.names(&candidate.image);
+        let fits = |candidate: &Candidate| link.matches(&candidate.image);
         let Some(found) = left.iter().position(|(_, candidate)| fits(candidate)) else {
             if left.is_empty() {
                 break;
@@ -98,7 +98,7 @@ fn check_for_circle(layers: &[Rc<Image>], link: &ParentLink) -> Result<()> {
             .expected(format_args!("at most {MAX_CHAIN} images"), "more"));
     }
     let format = layers.first().map(|child| child.format);
-    if layers.iter().any(|image| Some(image.format) == format && link.names(image)) {
+    if layers.iter().any(|image| Some(image.format) == format && link.matches(image)) {
         return Err(Error::new(
             ErrorKind::Corrupt,
             "this chain of differencing disks runs in a circle: an image is named as its own parent",
@@ -165,7 +165,7 @@ fn not_among(who: &str, child: &Image, link: &ParentLink, given: &[(usize, Candi
             let Candidate { name, image, .. } = candidate;
             if image.format != child.format {
                 format!("{name}, which is a {}", image.format.title())
-            } else if link.calls_it(name) {
+            } else if link.has_file_name(name) {
                 format!("{name}, which has the name and another identifier")
             } else {
                 name.clone()

@@ -168,7 +168,7 @@ fn the_formats_do_not_mix() {
 }
 
 #[test]
-fn the_nil_identifier_names_nobody() {
+fn a_nil_identifier_never_matches() {
     let nil = |id: u8, parent| {
         let mut bytes = bytes(Format::Vhd, id, parent);
         let end = bytes.len() - 512;

@@ -91,12 +91,12 @@ pub struct ParentLink {
 }
 
 /// Most of a path's characters that a sentence repeats.
-const SHOWN: usize = 260;
+const MAX_SHOWN_CHARS: usize = 260;
 
 impl ParentLink {
-    /// Whether `image` has one of the identifiers. The nil identifier names nobody.
+    /// Whether `image` has one of the identifiers. A nil identifier never matches.
     #[must_use]
-    pub fn names(&self, image: &Image) -> bool {
+    pub fn matches(&self, image: &Image) -> bool {
         !image.identity.is_nil() && self.ids.contains(&image.identity)
     }
 
@@ -106,7 +106,7 @@ impl ParentLink {
         let shown: Vec<String> = self
             .paths
             .iter()
-            .map(|path| path.chars().filter(|c| !c.is_control()).take(SHOWN).collect::<String>())
+            .map(|path| path.chars().filter(|c| !c.is_control()).take(MAX_SHOWN_CHARS).collect::<String>())
             .filter(|path| !path.trim().is_empty())
             .collect();
         let Some(name) = shown.iter().find_map(|path| base_name(path)) else {
@@ -122,7 +122,7 @@ impl ParentLink {
 
     /// Whether a file of this name (or path) has the parent's name.
     #[must_use]
-    pub fn calls_it(&self, name: &str) -> bool {
+    pub fn has_file_name(&self, name: &str) -> bool {
         let Some(name) = base_name(name) else { return false };
         let mut names = self.paths.iter().filter_map(|path| base_name(path));
         names.any(|known| known.to_lowercase() == name.to_lowercase())

@@ -66,7 +66,7 @@ const STATE: u64 = 511;
 const PAGE: usize = 1024;
 
 /// Most blocks of a page that differ from the rest before each block has a word of its own.
-const FEW: usize = 128;
+const MAX_EXCEPTIONS: usize = 128;
 
 #[derive(Debug, Clone)]
 enum Page {
@@ -86,7 +86,7 @@ impl Page {
         if words.iter().all(|&word| word == first) {
             return Self::Uniform(first);
         }
-        if words.len().saturating_sub(count) <= FEW {
+        if words.len().saturating_sub(count) <= MAX_EXCEPTIONS {
             let others = (0u16..).zip(words.iter().copied()).filter(|&(_, word)| word != common);
             return Self::Few(common, others.collect());
         }
