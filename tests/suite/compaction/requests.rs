@@ -3,30 +3,28 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use vhd_compactor::compact::{Mode, Options};
 
-use crate::common::{compact, run, unpack};
-use crate::disks::Container;
-use crate::judge::{differences, raw_of, stamps, structure};
-use crate::ntfs_disk::Mounted;
-use crate::volumes::{FileSystem, STALE, have, skip, text};
-use crate::{ext_tools, ntfs_disk};
+use super::disks::Container;
+use super::judge::{differences, raw_of, stamps, structure};
+use super::volumes::{FileSystem, STALE};
+use crate::toolbox::engine::compact;
+use crate::toolbox::ntfs::{Mounted, Shadows};
+use crate::toolbox::{digest_of, ext, have, noise, run, text, unpack, write_at};
 
 /// Everything that drops something.
 fn greedy() -> Options {
     Options { scrub: true, drop_page_files: true, ignore_shadow_copies: true, ..Options::default() }
 }
 
-fn with_tools(test: &str, fs: FileSystem) -> bool {
-    have(test, &["qemu-img", "7zz"]) && fs.can(test)
+fn with_tools(fs: FileSystem) -> bool {
+    have(&["qemu-img", "7zz"]) && fs.can()
 }
 
 #[test]
 fn page_files_stay_unless_they_are_given_up() {
-    let test = "page_files_stay_unless_they_are_given_up";
-    if !with_tools(test, FileSystem::Ntfs) {
+    if !with_tools(FileSystem::Ntfs) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -48,7 +46,7 @@ fn page_files_stay_unless_they_are_given_up() {
     assert_eq!(left, 1 << 19, "of the page file alone");
     let (mut dropped, left) = judge(greedy());
     let name = Path::new("pagefile.sys");
-    assert_eq!(dropped.remove(name), Some(blake3::hash(&vec![0; 8 << 19]).to_string()));
+    assert_eq!(dropped.remove(name), Some(digest_of(&vec![0; 8 << 19])));
     assert!(before.iter().filter(|(path, _)| *path != name).eq(&dropped));
     assert_eq!(left, 0);
     let (kept, _) = judge(Options { mode: Mode::Zero, ..greedy() });
@@ -58,8 +56,7 @@ fn page_files_stay_unless_they_are_given_up() {
 
 #[test]
 fn swap_stays_unless_it_is_given_up() {
-    let test = "swap_stays_unless_it_is_given_up";
-    if !with_tools(test, FileSystem::Swap) {
+    if !with_tools(FileSystem::Swap) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -72,49 +69,29 @@ fn swap_stays_unless_it_is_given_up() {
     assert!(differences(&volume, &raw_of(&output, dir.path())).is_empty());
 }
 
-/// A Python that has libvshadow and libfsntfs: `$PYTHON`, or the usual one.
-fn python() -> Option<String> {
-    let python = std::env::var("PYTHON").unwrap_or_else(|_| "python3".into());
-    let has = Command::new(&python).args(["-c", "import pyvshadow, pyfsntfs"]).output();
-    has.is_ok_and(|output| output.status.success()).then_some(python)
-}
-
 #[test]
 fn shadow_copies_read_the_same_unless_they_are_given_up() {
-    let test = "shadow_copies_read_the_same_unless_they_are_given_up";
-    if !have(test, &["xz", "qemu-img", "7zz"]) {
+    if !have(&["xz", "qemu-img", "7zz"]) {
         return;
     }
-    let Some(python) = python() else {
-        return skip(
-            test,
-            "Python has no pyvshadow and pyfsntfs (libvshadow-python, libfsntfs-python; see $PYTHON)",
-        );
-    };
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/common/ntfs_shadow.py");
-    let ask = |what: &str, volume: &Path| {
-        let told = ntfs_disk::run(&python, &[text(&script), what, text(volume)]);
-        String::from_utf8(told.stdout).unwrap()
-    };
+    let Some(shadows) = Shadows::new() else { return };
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    let Some(volume) = unpack(test, "dfvfs-vss.raw", dir) else { return };
+    let Some(volume) = unpack("dfvfs-vss.raw", dir) else { return };
 
     // The few files of this volume lie in their records; those below $Extend stand for files that were
     // deleted since the snapshots, and whose contents nothing has overwritten.
     let file = File::options().read(true).write(true).open(&volume).unwrap();
     let (place, mut bits) = (53847 * 512, vec![0; 20480]);
     file.read_exact_at(&mut bits, place).unwrap();
-    for line in ask("extend", &volume).lines() {
-        let (offset, len) = line.split_once(' ').unwrap();
-        let (offset, len): (usize, usize) = (offset.parse().unwrap(), len.parse().unwrap());
-        file.write_all_at(&ntfs_disk::Random(7).bytes(len as u64), offset as u64).unwrap();
-        for cluster in offset / 512..(offset + len) / 512 {
+    for (offset, len) in shadows.extend(&volume) {
+        file.write_all_at(&noise(len, 7), offset).unwrap();
+        for cluster in (offset / 512) as usize..((offset + len) / 512) as usize {
             bits[cluster / 8] &= !(1 << (cluster % 8));
         }
     }
     file.write_all_at(&bits, place).unwrap();
-    let before = ask("snapshots", &volume);
+    let before = shadows.snapshots(&volume);
 
     let source = Container::Vhdx(1).wrap(&volume, dir);
     let output = dir.join("out.vhdx");
@@ -127,7 +104,7 @@ fn shadow_copies_read_the_same_unless_they_are_given_up() {
         let (outcome, _) = compact(&source, &[], &output, options).unwrap();
         assert_eq!(outcome.reads_changed, options.scrub && options.mode != Mode::Zero);
         structure(&output);
-        let after = ask("snapshots", &raw_of(&output, dir));
+        let after = shadows.snapshots(&raw_of(&output, dir));
         assert_eq!(after == before, !ignored, "{options:?}");
     }
 }
@@ -140,8 +117,8 @@ fn spoilt(fs: FileSystem, dir: &Path, spoil: impl FnOnce(&Path)) -> PathBuf {
 }
 
 /// Whatever is asked: only zeros go.
-fn only_zeros_go(test: &str, fs: FileSystem, spoil: impl FnOnce(&Path)) {
-    if !with_tools(test, fs) {
+fn only_zeros_go(fs: FileSystem, spoil: impl FnOnce(&Path)) {
+    if !with_tools(fs) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -155,9 +132,9 @@ fn only_zeros_go(test: &str, fs: FileSystem, spoil: impl FnOnce(&Path)) {
     ] {
         let output = dir.join(name);
         let (outcome, _) = compact(&source, &[], &output, options).unwrap();
-        assert!(!outcome.reads_changed && outcome.tally.free == 0, "{test}: {options:?}");
+        assert!(!outcome.reads_changed && outcome.tally.free == 0, "{options:?}");
         structure(&output);
-        assert!(differences(&volume, &raw_of(&output, dir)).is_empty(), "{test}: {options:?}");
+        assert!(differences(&volume, &raw_of(&output, dir)).is_empty(), "{options:?}");
     }
 }
 
@@ -170,14 +147,14 @@ fn set(volume: &Path, at: u64, change: impl FnOnce(u8) -> u8) {
 
 #[test]
 fn a_dirty_ntfs_is_left_alone() {
-    only_zeros_go("a_dirty_ntfs_is_left_alone", FileSystem::Ntfs, |volume| {
+    only_zeros_go(FileSystem::Ntfs, |volume| {
         run("ntfsfix", &[text(volume)]);
     });
 }
 
 #[test]
 fn a_hibernated_ntfs_is_left_alone() {
-    only_zeros_go("a_hibernated_ntfs_is_left_alone", FileSystem::Ntfs, |volume| {
+    only_zeros_go(FileSystem::Ntfs, |volume| {
         let mut image = vec![0x55; 1 << 20];
         image[..4].copy_from_slice(b"HIBR");
         fs::write(Mounted::new(volume).path().join("hiberfil.sys"), image).unwrap();
@@ -186,21 +163,21 @@ fn a_hibernated_ntfs_is_left_alone() {
 
 #[test]
 fn an_ext4_with_errors_is_left_alone() {
-    only_zeros_go("an_ext4_with_errors_is_left_alone", FileSystem::Ext4, |volume| {
+    only_zeros_go(FileSystem::Ext4, |volume| {
         run("tune2fs", &["-E", "force_fsck", text(volume)]);
     });
 }
 
 #[test]
 fn a_dirty_ext2_is_left_alone() {
-    only_zeros_go("a_dirty_ext2_is_left_alone", FileSystem::Ext2, |volume| {
-        ext_tools::debugfs(volume, &["dirty".into()], volume.parent().unwrap());
+    only_zeros_go(FileSystem::Ext2, |volume| {
+        ext::debugfs(volume, &["dirty".into()], volume.parent().unwrap());
     });
 }
 
 #[test]
 fn a_dirty_fat_is_left_alone() {
-    only_zeros_go("a_dirty_fat_is_left_alone", FileSystem::Fat16, |volume| {
+    only_zeros_go(FileSystem::Fat16, |volume| {
         let mut boot = [0; 512];
         File::open(volume).unwrap().read_exact_at(&mut boot, 0).unwrap();
         let reserved = u64::from(u16::from_le_bytes([boot[14], boot[15]]));
@@ -210,15 +187,14 @@ fn a_dirty_fat_is_left_alone() {
 
 #[test]
 fn a_dirty_exfat_is_left_alone() {
-    only_zeros_go("a_dirty_exfat_is_left_alone", FileSystem::ExFat, |volume| {
+    only_zeros_go(FileSystem::ExFat, |volume| {
         set(volume, 106, |byte| byte | 2);
     });
 }
 
 #[test]
 fn a_hibernated_swap_is_left_alone() {
-    only_zeros_go("a_hibernated_swap_is_left_alone", FileSystem::Swap, |volume| {
-        let file = File::options().write(true).open(volume).unwrap();
-        file.write_all_at(b"S1SUSPEND\0", 4086).unwrap();
+    only_zeros_go(FileSystem::Swap, |volume| {
+        write_at(volume, 4086, b"S1SUSPEND\0");
     });
 }

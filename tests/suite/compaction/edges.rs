@@ -1,40 +1,28 @@
 //! Damaged tables, crooked sizes, strange containers, chains.
 
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use vhd_compactor::compact::{Mode, Options};
 use vhd_compactor::image::Format;
 
-use crate::common::{compact, corpus, run};
-use crate::disks::{Container, RawDisk, Table, format_of, lay_out, qemu};
-use crate::judge::{Case, differences, extract, raw_of, stamps, structure};
-use crate::ntfs_disk::Random;
-use crate::volumes::{FileSystem, MIB, have, skip, text};
+use super::disks::{Container, RawDisk, Table, format_of, lay_out, qemu};
+use super::judge::{Case, differences, extract, raw_of, stamps, structure};
+use super::volumes::FileSystem;
+use crate::toolbox::engine::compact;
+use crate::toolbox::{MIB, ext, have, noise, read_at, run, sparse, stdout, text, vhdtool, write_at};
 
 fn mode(mode: Mode) -> Options {
     Options { mode, ..Options::default() }
 }
 
-fn can(test: &str, fs: FileSystem) -> bool {
-    have(test, &["qemu-img", "7zz", "sfdisk"]) && fs.can(test)
-}
-
-fn write_at(path: &Path, at: u64, bytes: &[u8]) {
-    File::options().write(true).open(path).unwrap().write_all_at(bytes, at).unwrap();
-}
-
-fn read_at(path: &Path, at: u64, len: usize) -> Vec<u8> {
-    let mut bytes = vec![0; len];
-    File::open(path).unwrap().read_exact_at(&mut bytes, at).unwrap();
-    bytes
+fn can(fs: FileSystem) -> bool {
+    have(&["qemu-img", "7zz", "sfdisk"]) && fs.can()
 }
 
 #[test]
 fn the_backup_of_a_gpt_is_enough_and_neither_is_not() {
-    let test = "the_backup_of_a_gpt_is_enough_and_neither_is_not";
-    if !can(test, FileSystem::Ext4) {
+    if !can(FileSystem::Ext4) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -58,9 +46,8 @@ fn the_backup_of_a_gpt_is_enough_and_neither_is_not() {
 
 #[test]
 fn what_follows_the_last_cluster_stays() {
-    let test = "what_follows_the_last_cluster_stays";
     for fs in [FileSystem::Ntfs, FileSystem::Fat32, FileSystem::Ext4] {
-        if !can(test, fs) {
+        if !can(fs) {
             return;
         }
         let dir = tempfile::tempdir().unwrap();
@@ -69,7 +56,7 @@ fn what_follows_the_last_cluster_stays() {
         // Room at the end that no cluster covers; on NTFS the backup of the boot sector is the last but that.
         let len = fs::metadata(&volume).unwrap().len();
         File::options().write(true).open(&volume).unwrap().set_len(len + 8 * 512).unwrap();
-        let tail = Random(5).bytes(8 * 512);
+        let tail = noise(8 * 512, 5);
         write_at(&volume, len, &tail);
         let disk = lay_out(fs, &volume, Table::Primary, dir);
         let end = disk.at + disk.len;
@@ -89,8 +76,7 @@ fn what_follows_the_last_cluster_stays() {
 
 #[test]
 fn a_vhd_of_any_number_of_sectors_passes() {
-    let test = "a_vhd_of_any_number_of_sectors_passes";
-    if !can(test, FileSystem::Ext2) {
+    if !can(FileSystem::Ext2) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -130,8 +116,7 @@ fn with_footer(path: &Path, change: impl Fn(&mut [u8])) {
 /// the one is larger, or the other.
 #[test]
 fn a_geometry_that_disagrees_with_the_size_costs_nothing() {
-    let test = "a_geometry_that_disagrees_with_the_size_costs_nothing";
-    if !can(test, FileSystem::Ext4) {
+    if !can(FileSystem::Ext4) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -173,8 +158,7 @@ fn a_geometry_that_disagrees_with_the_size_costs_nothing() {
 
 #[test]
 fn the_largest_blocks_become_the_smallest() {
-    let test = "the_largest_blocks_become_the_smallest";
-    if !can(test, FileSystem::Ntfs) {
+    if !can(FileSystem::Ntfs) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -191,26 +175,16 @@ fn the_largest_blocks_become_the_smallest() {
     case.judge(&source, &output, options, dir);
 }
 
-/// The corpus' own writer of images, for shapes that no stock tool makes.
-fn vhdtool(test: &str, args: &[&str]) -> bool {
-    let Some(tool) = corpus().map(|c| c.join("gen/vhdtool.py")).filter(|p| p.is_file()) else {
-        skip(test, "the corpus is not there");
-        return false;
-    };
-    run("python3", &[&[text(&tool)], args].concat());
-    true
-}
-
 /// The disk as 7-Zip reads it, through parents that lie beside it.
 fn raw_by_7zip(image: &Path, dir: &Path) -> PathBuf {
     let raw = dir.join("by-7zip.raw");
     let kind = image.extension().unwrap().to_str().unwrap();
-    run("sh", &["-c", &format!("7zz x -so -t{kind} '{}' > '{}'", text(image), text(&raw))]);
+    fs::write(&raw, stdout("7zz", &["x", "-so", &format!("-t{kind}"), text(image)])).unwrap();
     raw
 }
 
-fn bare(test: &str, fs: FileSystem, dir: &Path) -> Option<(RawDisk, PathBuf)> {
-    if !can(test, fs) || !have(test, &["python3"]) {
+fn bare(fs: FileSystem, dir: &Path) -> Option<(RawDisk, PathBuf)> {
+    if !can(fs) || !have(&["python3"]) {
         return None;
     }
     let volume = fs.make(dir);
@@ -219,10 +193,9 @@ fn bare(test: &str, fs: FileSystem, dir: &Path) -> Option<(RawDisk, PathBuf)> {
 
 #[test]
 fn shapes_that_no_stock_tool_makes_pass() {
-    let test = "shapes_that_no_stock_tool_makes_pass";
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    let Some((disk, volume)) = bare(test, FileSystem::Ext4, dir) else { return };
+    let Some((disk, volume)) = bare(FileSystem::Ext4, dir) else { return };
     let before = FileSystem::Ext4.digests(&volume, dir);
     let shapes: [(&str, &[&str]); 9] = [
         ("vhd", &["--block", "512K", "--shuffle", "3"]),
@@ -237,7 +210,7 @@ fn shapes_that_no_stock_tool_makes_pass() {
     ];
     for (kind, shape) in shapes {
         let (source, output) = (dir.join(format!("in.{kind}")), dir.join(format!("out.{kind}")));
-        if !vhdtool(test, &[&[kind, text(&disk.path), text(&source)], shape].concat()) {
+        if !vhdtool(&[&[kind, text(&disk.path), text(&source)], shape].concat()) {
             return;
         }
         for options in [mode(Mode::Zero), mode(Mode::Quick), Options { scrub: true, ..mode(Mode::Full) }] {
@@ -271,28 +244,27 @@ fn structure_of(image: &Path, shape: &[&str]) {
 /// sectors of the child that are not its own.
 #[test]
 fn chains_keep_their_files_link_by_link_and_merged() {
-    let test = "chains_keep_their_files_link_by_link_and_merged";
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    let Some((base, volume)) = bare(test, FileSystem::Ext2, dir) else { return };
+    let Some((base, volume)) = bare(FileSystem::Ext2, dir) else { return };
     let changed = dir.join("changed");
     fs::copy(&volume, &changed).unwrap();
     let added = dir.join("added");
-    fs::write(&added, Random(99).bytes(700_000)).unwrap();
+    fs::write(&added, noise(700_000, 99)).unwrap();
     let commands = ["rm live2.dat", "rm live4.dat", "rm live9.dat"].map(str::to_owned);
     let add = [format!("write {} added.dat", text(&added))];
-    crate::ext_tools::debugfs(&changed, &[&commands[..], &add].concat(), dir);
+    ext::debugfs(&changed, &[&commands[..], &add].concat(), dir);
     let before = FileSystem::Ext2.digests(&changed, dir);
     let free = FileSystem::Ext2.free(&changed, dir);
     for kind in ["vhd", "vhdx"] {
         let name = |stem: &str| dir.join(format!("{stem}.{kind}"));
         let (parent, child, output) = (name("base"), name("child"), name("out"));
-        if !vhdtool(test, &[kind, text(&base.path), text(&parent), "--block", "1M", "--shuffle", "2"]) {
+        if !vhdtool(&[kind, text(&base.path), text(&parent), "--block", "1M", "--shuffle", "2"]) {
             return;
         }
         let shape = ["--block", "1M", "--type", "diff", "--poison", "--parent", text(&parent)];
         let more = ["--parent-raw", text(&base.path), "--shuffle", "6"];
-        vhdtool(test, &[&[kind, text(&changed), text(&child)], &shape[..], &more].concat());
+        vhdtool(&[&[kind, text(&changed), text(&child)], &shape[..], &more].concat());
         for mode_of in [Mode::Zero, Mode::Quick, Mode::Full] {
             let options = Options { scrub: true, drop_page_files: true, ..mode(mode_of) };
             compact(&child, &[&parent], &output, options).unwrap();
@@ -326,16 +298,15 @@ fn chains_keep_their_files_link_by_link_and_merged() {
 /// Half a tebibyte, so that the table is written in several steps.
 #[test]
 fn a_long_table_is_written_to_its_end() {
-    let test = "a_long_table_is_written_to_its_end";
-    if !have(test, &["qemu-img", "qemu-io", "7zz"]) {
+    if !have(&["qemu-img", "qemu-io", "7zz"]) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
     let raw = dir.path().join("raw");
-    crate::ext_tools::sparse(&raw, 700 << 30);
+    sparse(&raw, 700 << 30);
     let places = [5 << 20, 300 << 30, (700 << 30) - 4096];
     for place in places {
-        write_at(&raw, place, &Random(place).bytes(4096));
+        write_at(&raw, place, &noise(4096, place));
     }
     for (container, options) in [
         (Container::Vhd, mode(Mode::Full)),
@@ -355,7 +326,7 @@ fn a_long_table_is_written_to_its_end() {
                 told.lines().take(256).collect::<Vec<_>>().join("\n")
             };
             assert_eq!(read(&output), read(&source));
-            assert!(read(&output).contains(&hex(&Random(place).bytes(8))));
+            assert!(read(&output).contains(&hex(&noise(8, place))));
         }
         let told = run("7zz", &["l", text(&output)]);
         assert!(!told.contains("ERROR") && !told.contains("WARNING"), "{told}");

@@ -8,41 +8,38 @@ use vhd_compactor::image::vhdx::Writer;
 use vhd_compactor::image::{BlockPlan, BlockSize, BlockState, DiskType, OutState, Piece};
 use vhd_compactor::io::{NativeFile, read_vec};
 
-use crate::common::{have, run, unpack};
-use crate::support::{
-    NoBitmaps, change, digest, disk, guids, have_python, judge_7zip, judge_python, keep_all, open,
-    own_payload, raw_disk, rewrite, text, vhdtool, vhdx_metadata, write,
+use super::support::{
+    NoBitmaps, change, digest, disk, guids, judge_7zip, judge_python, keep_all, open, own_payload, raw_disk,
+    rewrite, vhdx_metadata, write,
 };
+use crate::toolbox::{have, run, text, unpack, vhdtool};
 
 /// Everybody's word on a dynamic image: its structure, and that it reads as `expected`.
-fn judge(test: &str, image: &Path, expected: &str) {
+fn judge(image: &Path, expected: &str) {
     assert_eq!(digest(&disk(&[image])), expected);
     assert!(open(image).warnings.is_empty());
-    if have(test, "qemu-img") && open(image).geometry.logical_sector_size == 512 {
+    if have(&["qemu-img"]) && open(image).geometry.logical_sector_size == 512 {
         run("qemu-img", &["check", "-q", "-f", "vhdx", text(image)]);
         let raw = image.with_extension("judged");
         run("qemu-img", &["convert", "-f", "vhdx", "-O", "raw", text(image), text(&raw)]);
         assert_eq!(digest(&NativeFile::open(raw).unwrap()), expected, "qemu-img reads it differently");
     }
-    if have(test, "7zz") {
+    if have(&["7zz"]) {
         judge_7zip(image, expected);
     }
     for library in ["pyvhdi", "dissect.hypervisor"] {
-        if have_python(test, library) {
-            judge_python(library, &[image], expected);
-        }
+        judge_python(library, &[image], expected);
     }
 }
 
 #[test]
 fn strangers_images_are_rewritten() {
-    let test = "strangers_images_are_rewritten";
     let dir = tempfile::tempdir().unwrap();
     let output = dir.path().join("out.vhdx");
     for name in ["dfvfs-ext2.vhdx", "dfvfs-ntfs-fixed.vhdx"] {
-        let Some(source) = unpack(test, name, dir.path()) else { continue };
+        let Some(source) = unpack(name, dir.path()) else { continue };
         rewrite(&source, &output);
-        judge(test, &output, &digest(&disk(&[&source])));
+        judge(&output, &digest(&disk(&[&source])));
         let (old, new) = (open(&source), open(&output));
         assert_eq!(new.disk_type, DiskType::Dynamic);
         assert_eq!((new.geometry, new.identity), (old.geometry, old.identity));
@@ -55,21 +52,20 @@ fn strangers_images_are_rewritten() {
 /// 256 MiB to 1 GiB, so only the judges that skip holes are asked.
 #[test]
 fn large_images_of_strangers_are_rewritten() {
-    let test = "large_images_of_strangers_are_rewritten";
     let dir = tempfile::tempdir().unwrap();
     let output = dir.path().join("out.vhdx");
     for name in ["test-disk2vhd.vhdx", "discutils-btrfs.vhdx", "discutils-vhdx-log-replay.vhdx"] {
-        let Some(source) = unpack(test, name, dir.path()) else { continue };
+        let Some(source) = unpack(name, dir.path()) else { continue };
         rewrite(&source, &output);
         assert!(open(&output).warnings.is_empty(), "{name}");
-        if have(test, "qemu-img") {
+        if have(&["qemu-img"]) {
             run("qemu-img", &["check", "-q", "-f", "vhdx", text(&output)]);
             if name.contains("log-replay") {
                 run("qemu-img", &["check", "-q", "-f", "vhdx", "-r", "all", text(&source)]);
             }
             run("qemu-img", &["compare", "-q", "-f", "vhdx", "-F", "vhdx", text(&source), text(&output)]);
         }
-        if have(test, "7zz") {
+        if have(&["7zz"]) {
             let told = run("7zz", &["l", "-tvhdx", text(&output)]);
             assert!(!told.contains("ERROR") && !told.contains("WARNING"), "{told}");
         }
@@ -78,10 +74,9 @@ fn large_images_of_strangers_are_rewritten() {
 
 #[test]
 fn a_differencing_disk_is_rewritten() {
-    let test = "a_differencing_disk_is_rewritten";
     let dir = tempfile::tempdir().unwrap();
-    let child = unpack(test, "dfvfs-ntfs-differential.vhdx", dir.path());
-    let parent = unpack(test, "dfvfs-ntfs-parent.vhdx", dir.path());
+    let child = unpack("dfvfs-ntfs-differential.vhdx", dir.path());
+    let parent = unpack("dfvfs-ntfs-parent.vhdx", dir.path());
     let (Some(child), Some(unpacked)) = (child, parent) else { return };
     // Where the locator says it is.
     let parent = dir.path().join("ntfs-parent.vhdx");
@@ -91,22 +86,19 @@ fn a_differencing_disk_is_rewritten() {
     assert_eq!(open(&output).parent, open(&child).parent);
     assert_eq!(fs::metadata(&output).unwrap().len(), fs::metadata(&child).unwrap().len());
     let expected = digest(&disk(&[&child, &parent]));
-    judge_chain(test, &[&output, &parent], &expected);
+    judge_chain(&[&output, &parent], &expected);
 }
 
-fn judge_chain(test: &str, chain: &[&Path], expected: &str) {
+fn judge_chain(chain: &[&Path], expected: &str) {
     assert_eq!(digest(&disk(chain)), expected);
-    if have(test, "7zz") {
+    if have(&["7zz"]) {
         judge_7zip(chain[0], expected);
     }
-    if have_python(test, "pyvhdi") {
-        judge_python("pyvhdi", chain, expected);
-    }
+    judge_python("pyvhdi", chain, expected);
 }
 
 #[test]
 fn chains_are_rewritten_link_by_link() {
-    let test = "chains_are_rewritten_link_by_link";
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     let new = at("new");
@@ -114,7 +106,7 @@ fn chains_are_rewritten_link_by_link() {
     for sector in ["512", "4096"] {
         raw_disk(&at("c0.raw"), 12, 4);
         let shape = ["--block", "1M", "--sector", sector, "--shuffle", "5"];
-        if !vhdtool(test, &[&[text(&at("c0.raw")), text(&at("c0.vhdx"))], &shape[..]].concat()) {
+        if !vhdtool(&[&["vhdx", text(&at("c0.raw")), text(&at("c0.vhdx"))], &shape[..]].concat()) {
             return;
         }
         rewrite(&at("c0.vhdx"), &new.join("c0.vhdx"));
@@ -126,19 +118,18 @@ fn chains_are_rewritten_link_by_link() {
             let (child, parent) = (at(&format!("c{n}.vhdx")), at(&format!("c{}.vhdx", n - 1)));
             let more =
                 ["--type", "diff", "--poison", "--parent", text(&parent), "--parent-raw", text(&older)];
-            vhdtool(test, &[&[text(&raw), text(&child)], &shape[..], &more].concat());
+            vhdtool(&[&["vhdx", text(&raw), text(&child)], &shape[..], &more].concat());
             let output = new.join(format!("c{n}.vhdx"));
             rewrite(&child, &output);
             chain.insert(0, output);
             let paths: Vec<&Path> = chain.iter().map(|p| p.as_path()).collect();
-            judge_chain(test, &paths, &digest(&NativeFile::open(&raw).unwrap()));
+            judge_chain(&paths, &digest(&NativeFile::open(&raw).unwrap()));
         }
     }
 }
 
 #[test]
 fn a_raw_disk_becomes_a_new_vhdx() {
-    let test = "a_raw_disk_becomes_a_new_vhdx";
     let dir = tempfile::tempdir().unwrap();
     let (raw, output) = (dir.path().join("raw"), dir.path().join("out.vhdx"));
     raw_disk(&raw, 19, 6);
@@ -161,16 +152,15 @@ fn a_raw_disk_becomes_a_new_vhdx() {
         }
         plan.seal();
         write(&writer, &plan, &NoBitmaps, &file, &output, &mut |block| payload(block));
-        judge(test, &output, &expected);
+        judge(&output, &expected);
     }
 }
 
 #[test]
 fn a_vhd_becomes_a_vhdx() {
-    let test = "a_vhd_becomes_a_vhdx";
     let dir = tempfile::tempdir().unwrap();
     let (vhd, output) = (dir.path().join("source.vhd"), dir.path().join("out.vhdx"));
-    if !have(test, "qemu-img") {
+    if !have(&["qemu-img"]) {
         return;
     }
     let raw = dir.path().join("raw");
@@ -184,14 +174,13 @@ fn a_vhd_becomes_a_vhdx() {
     let plan = keep_all(&source);
     assert_eq!(source.blocks.get(9), BlockState::NotPresent);
     write(&writer, &plan, &NoBitmaps, &source.container, &output, &mut |block| own_payload(&source, block));
-    judge(test, &output, &digest(&NativeFile::open(&raw).unwrap()));
+    judge(&output, &digest(&NativeFile::open(&raw).unwrap()));
     run("qemu-img", &["compare", "-q", "-f", "vpc", "-F", "vhdx", text(&vhd), text(&output)]);
 }
 
 /// The BAT of the largest disk in the smallest blocks has 512 MiB: it is a hole here.
 #[test]
 fn the_largest_disks_open_in_the_time_of_reading_them() {
-    let test = "the_largest_disks_open_in_the_time_of_reading_them";
     let dir = tempfile::tempdir().unwrap();
     let output = dir.path().join("out.vhdx");
     for (block_size, limit) in [(32u64 << 20, 2.0), (1 << 20, 20.0)] {
@@ -204,11 +193,11 @@ fn the_largest_disks_open_in_the_time_of_reading_them() {
         let start = Instant::now();
         let image = open(&output);
         let took = start.elapsed().as_secs_f64();
-        println!("{test}: {} blocks in {took:.3} s", image.block_count());
+        println!("{} blocks in {took:.3} s", image.block_count());
         assert!(took < limit, "{took} s");
         assert_eq!(image.blocks.next_known(0), Some(last));
         assert_eq!(image.blocks.get(last), BlockState::Zero);
-        if have(test, "qemu-img") {
+        if have(&["qemu-img"]) {
             run("qemu-img", &["info", "-f", "vhdx", text(&output)]);
         }
     }

@@ -1,20 +1,8 @@
-//! What the integration tests share: running a compaction natively, and finding tools and images.
-#![allow(
-    dead_code,
-    missing_docs,
-    clippy::arithmetic_side_effects,
-    clippy::as_conversions,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "what tests share may fail loudly, and no test uses all of it"
-)]
+//! Running a compaction natively, as a host does.
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::rc::Rc;
 
 use vhd_compactor::compact::{
@@ -108,49 +96,6 @@ pub fn compact(
 pub fn read_disk(path: &Path, parents: &[&Path]) -> Result<Vec<u8>> {
     let analysis = analyse(path, parents)?;
     vhd_compactor::io::read_vec(&analysis.disk, 0, analysis.disk.size() as usize)
-}
-
-/// The shared corpus, where it is there.
-pub fn corpus() -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/corpus");
-    path.is_dir().then_some(path)
-}
-
-/// Unpacks an image of the corpus into `dir`; none, and a visible line, where it is not there.
-pub fn unpack(test: &str, name: &str, dir: &Path) -> Option<PathBuf> {
-    let Some(packed) = corpus().map(|c| c.join("real").join(format!("{name}.xz"))).filter(|p| p.is_file())
-    else {
-        println!("skipped: {test}: {name} is not there");
-        return None;
-    };
-    let out = dir.join(name);
-    let status = Command::new("xz").arg("-dc").arg(packed).stdout(File::create(&out).unwrap()).status();
-    match status {
-        Ok(status) if status.success() => Some(out),
-        _ => {
-            println!("skipped: {test}: xz is missing");
-            None
-        }
-    }
-}
-
-/// Whether a program is installed; says so visibly where it is not.
-pub fn have(test: &str, program: &str) -> bool {
-    let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output();
-    let found = found.is_ok_and(|o| o.status.success());
-    if !found {
-        println!("skipped: {test}: {program} is missing");
-    }
-    found
-}
-
-/// Runs a program to its success and gives what it prints.
-pub fn run(program: &str, args: &[&str]) -> String {
-    let output = Command::new(program).args(args).output().unwrap_or_else(|e| panic!("{program}: {e}"));
-    let text =
-        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{program} {args:?}: {text}");
-    text
 }
 
 /// The error that an expression gave.

@@ -1,29 +1,19 @@
 //! Chains of differencing disks, judged by strangers: what a child and its parents read before and after is
 //! the same wherever no file system proves it free. 7-Zip finds the parents by the names that the locators
 //! give, libvhdi by the identifiers, so both ways of finding them are tried.
-#![cfg(not(target_family = "wasm"))]
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::as_conversions,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test may fail loudly"
-)]
 
-#[path = "../common/mod.rs"]
-mod common;
 mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{analyse, compact, have, read_disk, refused, run, unpack};
-use support::{Chain, Recipe, chain, fat_disks, fat_files, libvhdi, noise, same_outside, seven_zip, text};
 use vhd_compactor::ErrorKind;
 use vhd_compactor::compact::{Mode, Options};
 use vhd_compactor::extents::Extents;
+
+use crate::toolbox::engine::{analyse, compact, read_disk, refused};
+use crate::toolbox::{have, noise, run, text, unpack};
+use support::{Chain, Recipe, chain, fat_disks, fat_files, libvhdi, same_outside, seven_zip};
 
 fn mode(mode: Mode) -> Options {
     Options { mode, ..Options::default() }
@@ -35,7 +25,7 @@ fn flat(mode: Mode) -> Options {
 
 /// Compacts the child with the first `given` parents and has every stranger read the result beside the
 /// parents. Gives the size of the result.
-fn judge(test: &str, chain: &Chain, given: usize, options: Options) -> u64 {
+fn judge(chain: &Chain, given: usize, options: Options) -> u64 {
     let parents = chain.parents();
     let free = match options.mode {
         Mode::Zero => Extents::new(),
@@ -50,10 +40,10 @@ fn judge(test: &str, chain: &Chain, given: usize, options: Options) -> u64 {
     let ours = read_disk(&output, rest).unwrap();
     same_outside(&free, &chain.disk, &ours);
     assert!(outcome.reads_changed || ours == chain.disk, "the person was not told");
-    if have(test, "7zz") {
+    if have(&["7zz"]) {
         assert!(seven_zip(&output) == ours, "7zz reads it differently");
     }
-    if let Some(read) = libvhdi(test, &[&[output.as_path()], rest].concat()) {
+    if let Some(read) = libvhdi(&[&[output.as_path()], rest].concat()) {
         assert!(read == ours, "libvhdi reads it differently");
     }
     let size = fs::metadata(&output).unwrap().len();
@@ -62,27 +52,27 @@ fn judge(test: &str, chain: &Chain, given: usize, options: Options) -> u64 {
 }
 
 /// A Windows-made child and its parent, under the names by which they know each other.
-fn windows_chain(test: &str, dir: &Path, extension: &str) -> Option<Chain> {
-    let child = unpack(test, &format!("dfvfs-ntfs-differential.{extension}"), dir)?;
-    let parent = unpack(test, &format!("dfvfs-ntfs-parent.{extension}"), dir)?;
+fn windows_chain(dir: &Path, extension: &str) -> Option<Chain> {
+    let child = unpack(&format!("dfvfs-ntfs-differential.{extension}"), dir)?;
+    let parent = unpack(&format!("dfvfs-ntfs-parent.{extension}"), dir)?;
     let named = dir.join(format!("ntfs-parent.{extension}"));
     fs::rename(parent, &named).unwrap();
     let disk = read_disk(&child, &[&named]).unwrap();
-    if have(test, "7zz") {
+    if have(&["7zz"]) {
         assert!(seven_zip(&child) == disk);
     }
     Some(Chain { files: vec![child, named], disk })
 }
 
-fn windows(test: &str, extension: &str) {
+fn windows(extension: &str) {
     let dir = tempfile::tempdir().unwrap();
-    let Some(chain) = windows_chain(test, dir.path(), extension) else { return };
+    let Some(chain) = windows_chain(dir.path(), extension) else { return };
     let source = fs::metadata(chain.child()).unwrap().len();
     for asked in [Mode::Zero, Mode::Full, Mode::Quick] {
-        let alone = judge(test, &chain, 0, mode(asked));
-        let with_parent = judge(test, &chain, 1, mode(asked));
+        let alone = judge(&chain, 0, mode(asked));
+        let with_parent = judge(&chain, 1, mode(asked));
         assert!(with_parent <= alone && alone <= source, "{asked:?}: {with_parent} {alone} {source}");
-        judge(test, &chain, 1, flat(asked));
+        judge(&chain, 1, flat(asked));
     }
     let output = dir.path().join("refused");
     let error = refused(compact(chain.child(), &[], &output, flat(Mode::Zero)));
@@ -94,20 +84,20 @@ fn windows(test: &str, extension: &str) {
 
 #[test]
 fn a_windows_made_vhd_chain_reads_the_same() {
-    windows("a_windows_made_vhd_chain_reads_the_same", "vhd");
+    windows("vhd");
 }
 
 #[test]
 fn a_windows_made_vhdx_chain_reads_the_same() {
-    windows("a_windows_made_vhdx_chain_reads_the_same", "vhdx");
+    windows("vhdx");
 }
 
 /// Chains of three in the shapes that their makers leave: a file system in which files were deleted and
 /// written in every layer, looked at through the whole chain.
-fn file_system_chain(test: &str, recipe: &Recipe) {
+fn file_system_chain(recipe: &Recipe) {
     let dir = tempfile::tempdir().unwrap();
-    let Some(disks) = fat_disks(test, dir.path()) else { return };
-    let Some(chain) = chain(test, dir.path(), &disks, recipe) else { return };
+    let Some(disks) = fat_disks(dir.path()) else { return };
+    let Some(chain) = chain(dir.path(), &disks, recipe) else { return };
     let files = fat_files(&disks[2], dir.path());
     assert_eq!(files.len(), 36);
     let free = chain.free();
@@ -116,7 +106,7 @@ fn file_system_chain(test: &str, recipe: &Recipe) {
     let mut smallest = source;
     for given in 0..=2 {
         for asked in [Mode::Zero, Mode::Full] {
-            let size = judge(test, &chain, given, mode(asked));
+            let size = judge(&chain, given, mode(asked));
             // Payload moves to 4 KiB boundaries, which costs up to that much a block.
             assert!(size <= smallest + smallest / 100, "{given} {asked:?}: {size} after {smallest}");
             smallest = size.min(smallest);
@@ -125,11 +115,11 @@ fn file_system_chain(test: &str, recipe: &Recipe) {
     if chain.kind() == "vhdx" {
         assert!(smallest < source, "free space of a VHDX child goes");
     }
-    let all = judge(test, &chain, 2, flat(Mode::Zero));
-    let used = judge(test, &chain, 2, flat(Mode::Full));
+    let all = judge(&chain, 2, flat(Mode::Zero));
+    let used = judge(&chain, 2, flat(Mode::Full));
     assert!(used < all, "merging drops what is free: {used} of {all}");
     // Every file of the merged disk, by way of 7-Zip and mtools.
-    if have(test, "7zz") {
+    if have(&["7zz"]) {
         let output = dir.path().join("merged");
         compact(chain.child(), &chain.parents(), &output, Options { scrub: true, ..flat(Mode::Full) })
             .unwrap();
@@ -146,39 +136,34 @@ fn file_system_chain(test: &str, recipe: &Recipe) {
 
 #[test]
 fn a_chain_of_hyper_v_checkpoints_reads_the_same() {
-    let test = "a_chain_of_hyper_v_checkpoints_reads_the_same";
     let child = ["--block", "1M", "--poison"];
     let options = [["--block", "2M", "--states", "mixed"].as_slice(), &child];
-    file_system_chain(test, &Recipe { format: "vhdx", extension: "avhdx", options });
+    file_system_chain(&Recipe { format: "vhdx", extension: "avhdx", options });
 }
 
 #[test]
 fn a_chain_on_a_fixed_vhdx_reads_the_same() {
-    let test = "a_chain_on_a_fixed_vhdx_reads_the_same";
     let options = [["--type", "fixed", "--block", "1M"].as_slice(), &["--block", "2M", "--shuffle", "5"]];
-    file_system_chain(test, &Recipe { format: "vhdx", extension: "vhdx", options });
+    file_system_chain(&Recipe { format: "vhdx", extension: "vhdx", options });
 }
 
 #[test]
 fn a_virtual_pc_chain_on_a_fixed_vhd_reads_the_same() {
-    let test = "a_virtual_pc_chain_on_a_fixed_vhd_reads_the_same";
     let options =
         [["--type", "fixed", "--creator", "vpc"].as_slice(), &["--block", "512K", "--creator", "vpc"]];
-    file_system_chain(test, &Recipe { format: "vhd", extension: "vhd", options });
+    file_system_chain(&Recipe { format: "vhd", extension: "vhd", options });
 }
 
 #[test]
 fn a_xenserver_chain_reads_the_same() {
-    let test = "a_xenserver_chain_reads_the_same";
     let base = ["--creator", "tap", "--block", "2M", "--leak", "3"];
     let options = [base.as_slice(), &["--creator", "tap", "--block", "2M", "--shuffle", "3", "--gap"]];
-    file_system_chain(test, &Recipe { format: "vhd", extension: "avhd", options });
+    file_system_chain(&Recipe { format: "vhd", extension: "avhd", options });
 }
 
 /// Sectors of 4096 bytes, single ones at odd places, and a last block that is cut.
 #[test]
 fn a_chain_with_sectors_of_4096_bytes_reads_the_same() {
-    let test = "a_chain_with_sectors_of_4096_bytes_reads_the_same";
     let dir = tempfile::tempdir().unwrap();
     let disks: Vec<PathBuf> = (0..3).map(|n| dir.path().join(format!("disk{n}"))).collect();
     let mut disk = noise((6 << 20) + (8 << 12), 1);
@@ -197,20 +182,19 @@ fn a_chain_with_sectors_of_4096_bytes_reads_the_same() {
         ["--block", "1M", "--sector", "4096"].as_slice(),
         &["--block", "1M", "--sector", "4096", "--poison"],
     ];
-    let Some(chain) = chain(test, dir.path(), &disks, &Recipe { format: "vhdx", extension: "vhdx", options })
+    let Some(chain) = chain(dir.path(), &disks, &Recipe { format: "vhdx", extension: "vhdx", options })
     else {
         return;
     };
     for given in 0..=2 {
-        judge(test, &chain, given, mode(Mode::Full));
+        judge(&chain, given, mode(Mode::Full));
     }
-    judge(test, &chain, 2, flat(Mode::Full));
+    judge(&chain, 2, flat(Mode::Full));
 }
 
 /// A child over a parent that holds data where the child is zero: the bug of other tools, judged by others.
 #[test]
 fn zeros_over_data_stay_zeros() {
-    let test = "zeros_over_data_stay_zeros";
     for format in ["vhd", "vhdx"] {
         let dir = tempfile::tempdir().unwrap();
         let disks: Vec<PathBuf> = (0..2).map(|n| dir.path().join(format!("disk{n}"))).collect();
@@ -220,10 +204,10 @@ fn zeros_over_data_stay_zeros() {
         fs::write(&disks[1], &disk).unwrap();
         let options = [["--block", "1M"].as_slice(), &["--block", "1M"]];
         let recipe = Recipe { format, extension: format, options };
-        let Some(chain) = chain(test, dir.path(), &disks, &recipe) else { return };
+        let Some(chain) = chain(dir.path(), &disks, &recipe) else { return };
         let source = fs::metadata(chain.child()).unwrap().len();
         for given in 0..=1 {
-            let size = judge(test, &chain, given, mode(Mode::Zero));
+            let size = judge(&chain, given, mode(Mode::Zero));
             match format {
                 "vhd" => assert!(size >= source, "a VHD has no mark for zeros: {size} of {source}"),
                 _ => assert!(size + (3 << 20) <= source, "{size} of {source}"),
@@ -235,8 +219,7 @@ fn zeros_over_data_stay_zeros() {
 /// What a merge writes is one dynamic disk, which every program reads alone.
 #[test]
 fn a_merged_chain_is_read_by_qemu() {
-    let test = "a_merged_chain_is_read_by_qemu";
-    if !have(test, "qemu-img") {
+    if !have(&["qemu-img"]) {
         return;
     }
     for (format, driver) in [("vhd", "vpc"), ("vhdx", "vhdx")] {
@@ -249,7 +232,7 @@ fn a_merged_chain_is_read_by_qemu() {
         fs::write(&disks[1], &disk).unwrap();
         let options = [["--block", "1M"].as_slice(), &["--block", "2M"]];
         let recipe = Recipe { format, extension: format, options };
-        let Some(chain) = chain(test, dir.path(), &disks, &recipe) else { return };
+        let Some(chain) = chain(dir.path(), &disks, &recipe) else { return };
         for (output_format, block_size) in
             [(None, None), (None, Some(2 << 20)), (Some("vhdx"), Some(1 << 20))]
         {
@@ -266,7 +249,6 @@ fn a_merged_chain_is_read_by_qemu() {
 /// The person is asked for what is missing by name, and every wrong set of files is refused with a reason.
 #[test]
 fn a_person_is_told_what_is_missing_and_what_is_wrong() {
-    let test = "a_person_is_told_what_is_missing_and_what_is_wrong";
     for format in ["vhd", "vhdx"] {
         let dir = tempfile::tempdir().unwrap();
         let disks: Vec<PathBuf> = (0..3).map(|n| dir.path().join(format!("disk{n}"))).collect();
@@ -275,7 +257,7 @@ fn a_person_is_told_what_is_missing_and_what_is_wrong() {
         }
         let options = [["--block", "1M"].as_slice(), &["--block", "1M"]];
         let recipe = Recipe { format, extension: format, options };
-        let Some(chain) = chain(test, dir.path(), &disks, &recipe) else { return };
+        let Some(chain) = chain(dir.path(), &disks, &recipe) else { return };
         let [child, middle, base] = [0, 1, 2].map(|n| chain.files[n].as_path());
         let incomplete = analyse(child, &[middle]).unwrap();
         assert!(!incomplete.disk.is_complete());

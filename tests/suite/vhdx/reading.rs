@@ -7,8 +7,8 @@ use vhd_compactor::image::{Bitmaps, BlockSize, DiskType};
 use vhd_compactor::io::{NativeFile, read_vec};
 use vhd_compactor::{ErrorKind, Warning};
 
-use crate::common::{corpus, have, run, unpack};
-use crate::support::{change, digest, disk, open, raw_disk, text, vhdtool};
+use super::support::{change, digest, disk, open, raw_disk};
+use crate::toolbox::{corpus, have, run, text, unpack, vhdtool};
 
 /// What the corpus says of how other programs read an image: the digests of those that read it.
 fn known(name: &str) -> Option<String> {
@@ -29,10 +29,10 @@ fn codes(warnings: &[Warning]) -> Vec<&'static str> {
     warnings.iter().map(|warning| warning.code).collect()
 }
 
-fn reads_as_others_do(test: &str, names: &[&str]) {
+fn reads_as_others_do(names: &[&str]) {
     let dir = tempfile::tempdir().unwrap();
     for name in names {
-        let Some(path) = unpack(test, name, dir.path()) else { continue };
+        let Some(path) = unpack(name, dir.path()) else { continue };
         let disk = disk(&[&path]);
         assert_eq!(codes(&disk.top().unwrap().warnings), [""; 0], "{name}");
         assert_eq!(digest(&disk), known(name).unwrap(), "{name}");
@@ -49,22 +49,21 @@ fn images_of_many_makers_read_as_others_read_them() {
         "test-disk2vhd.vhdx",
         "iotest-dynamic-1G.vhdx",
     ];
-    reads_as_others_do("images_of_many_makers_read_as_others_read_them", &names);
+    reads_as_others_do(&names);
 }
 
 #[test]
 #[ignore = "reads 11 GiB"]
 fn large_images_read_as_others_read_them() {
     let names = ["discutils-btrfs.vhdx", "discutils-xfs5.vhdx"];
-    reads_as_others_do("large_images_read_as_others_read_them", &names);
+    reads_as_others_do(&names);
 }
 
 #[test]
 fn large_images_open() {
-    let test = "large_images_open";
     let dir = tempfile::tempdir().unwrap();
     for (name, present) in [("discutils-btrfs.vhdx", 2), ("discutils-xfs5.vhdx", 5)] {
-        let Some(path) = unpack(test, name, dir.path()) else { continue };
+        let Some(path) = unpack(name, dir.path()) else { continue };
         let image = open(&path);
         assert!(image.creator.starts_with("Microsoft Windows 10"), "{}", image.creator);
         assert_eq!((image.disk_type, image.geometry.block_size), (DiskType::Dynamic, BlockSize::MIB_32));
@@ -75,10 +74,9 @@ fn large_images_open() {
 
 #[test]
 fn a_differencing_disk_reads_through_its_parent() {
-    let test = "a_differencing_disk_reads_through_its_parent";
     let dir = tempfile::tempdir().unwrap();
-    let child = unpack(test, "dfvfs-ntfs-differential.vhdx", dir.path());
-    let parent = unpack(test, "dfvfs-ntfs-parent.vhdx", dir.path());
+    let child = unpack("dfvfs-ntfs-differential.vhdx", dir.path());
+    let parent = unpack("dfvfs-ntfs-parent.vhdx", dir.path());
     let (Some(child), Some(parent)) = (child, parent) else { return };
     let chain = disk(&[&child, &parent]);
     assert_eq!(digest(&chain), known("dfvfs-ntfs-differential.vhdx").unwrap());
@@ -96,9 +94,8 @@ fn a_differencing_disk_reads_through_its_parent() {
 
 #[test]
 fn the_log_of_a_windows_disk_is_replayed() {
-    let test = "the_log_of_a_windows_disk_is_replayed";
     let dir = tempfile::tempdir().unwrap();
-    let Some(dirty) = unpack(test, "discutils-vhdx-log-replay.vhdx", dir.path()) else { return };
+    let Some(dirty) = unpack("discutils-vhdx-log-replay.vhdx", dir.path()) else { return };
     let before = fs::read(&dirty).unwrap();
     let replayed = disk(&[&dirty]);
     assert_eq!(codes(&replayed.top().unwrap().warnings), ["log-replayed"]);
@@ -121,8 +118,7 @@ fn replayed_as_qemu(dirty: &Path, copy: &Path, expected: &str) {
 
 #[test]
 fn every_shape_that_qemu_makes_is_read() {
-    let test = "every_shape_that_qemu_makes_is_read";
-    if !have(test, "qemu-img") {
+    if !have(&["qemu-img"]) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -147,7 +143,6 @@ fn every_shape_that_qemu_makes_is_read() {
 
 #[test]
 fn shapes_that_no_stock_tool_makes_are_read() {
-    let test = "shapes_that_no_stock_tool_makes_are_read";
     let dir = tempfile::tempdir().unwrap();
     let (raw, image) = (dir.path().join("raw"), dir.path().join("image.vhdx"));
     raw_disk(&raw, 21, 2);
@@ -161,7 +156,7 @@ fn shapes_that_no_stock_tool_makes_are_read() {
         &["--block", "2M", "--dirty-log"],
     ];
     for shape in shapes {
-        if !vhdtool(test, &[&[text(&raw), text(&image)], shape].concat()) {
+        if !vhdtool(&[&["vhdx", text(&raw), text(&image)], shape].concat()) {
             return;
         }
         let disk = disk(&[&image]);
@@ -169,7 +164,7 @@ fn shapes_that_no_stock_tool_makes_are_read() {
         let dirty = shape.contains(&"--dirty-log");
         let warnings: &[&str] = if dirty { &["log-replayed"] } else { &[] };
         assert_eq!(codes(&disk.top().unwrap().warnings), warnings, "{shape:?}");
-        if dirty && have(test, "qemu-img") {
+        if dirty && have(&["qemu-img"]) {
             replayed_as_qemu(&image, &dir.path().join("repaired.vhdx"), &expected);
         }
     }
@@ -177,14 +172,13 @@ fn shapes_that_no_stock_tool_makes_are_read() {
 
 #[test]
 fn chains_with_rubbish_in_absent_sectors_are_read() {
-    let test = "chains_with_rubbish_in_absent_sectors_are_read";
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     for sector in ["512", "4096"] {
         raw_disk(&at("base.raw"), 12, 3);
         let base = at("base.vhdx");
         let shape = ["--block", "2M", "--sector", sector];
-        if !vhdtool(test, &[&[text(&at("base.raw")), text(&base)], &shape[..]].concat()) {
+        if !vhdtool(&[&["vhdx", text(&at("base.raw")), text(&base)], &shape[..]].concat()) {
             return;
         }
         let mut paths = vec![base];
@@ -196,7 +190,7 @@ fn chains_with_rubbish_in_absent_sectors_are_read() {
             let parent = paths[0].clone();
             let more =
                 ["--type", "diff", "--poison", "--parent", text(&parent), "--parent-raw", text(&older)];
-            vhdtool(test, &[&[text(&raw), text(&child)], &shape[..], &more].concat());
+            vhdtool(&[&["vhdx", text(&raw), text(&child)], &shape[..], &more].concat());
             paths.insert(0, child);
             let chain: Vec<&Path> = paths.iter().map(|p| p.as_path()).collect();
             assert_eq!(digest(&disk(&chain)), digest(&NativeFile::open(&raw).unwrap()), "c{n}, {sector}");

@@ -1,25 +1,18 @@
 //! ext2, ext3 and ext4: the free map is the one of e2fsprogs, to the byte, and what it calls free is
 //! needed by nobody.
-#![cfg(not(target_family = "wasm"))]
-#![allow(
-    // Helpers of tests fail by panicking, and count small numbers.
-    clippy::arithmetic_side_effects,
-    clippy::as_conversions,
-    clippy::unwrap_used
-)]
 
-#[path = "common/ext_tools.rs"]
-mod ext_tools;
-
-use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ext_tools::*;
 use vhd_compactor::fs::{Context, DeclineReason, Mapping, detect};
-use vhd_compactor::io::{NativeFile, ReadAt};
 
-const MIB: u64 = 1 << 20;
+use crate::toolbox::ext::{
+    Mounted, assert_sound, debugfs, digests, dumpe2fs_free, equals_dumpe2fs, make_files, mke2fs, replay,
+};
+use crate::toolbox::{
+    Counting, MIB, declined, have, look, look_at, mapped, poison, run, skip, text, try_run, unpack,
+};
+
 const TOOLS: [&str; 4] = ["mke2fs", "dumpe2fs", "debugfs", "e2fsck"];
 
 /// Shapes of volumes: what they are called, their size in MiB, and how mke2fs is asked for them.
@@ -52,14 +45,14 @@ fn populated(dir: &Path, size: u64, args: &[&str]) -> PathBuf {
     let names = make_files(&files, 40);
     let path = dir.join("volume");
     mke2fs(&path, size * MIB, args, Some(&files));
-    let commands: Vec<String> = names.iter().step_by(2).map(|name| format!("rm {}", arg(name))).collect();
+    let commands: Vec<String> = names.iter().step_by(2).map(|name| format!("rm {}", text(name))).collect();
     debugfs(&path, &commands, dir);
     path
 }
 
 #[test]
 fn maps_equal_dumpe2fs_for_every_shape() {
-    if !have("maps_equal_dumpe2fs_for_every_shape", &TOOLS) {
+    if !have(&TOOLS) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -70,7 +63,7 @@ fn maps_equal_dumpe2fs_for_every_shape() {
         let path = populated(dir.path(), *size, args);
         assert_sound(&path);
         equals_dumpe2fs(&path, &format!("{args:?}"));
-        assert_eq!(probe(&path).name, *name, "{args:?}");
+        assert_eq!(look(&path).name, *name, "{args:?}");
     }
     // debugfs keeps no quotas, and waits ten seconds before it changes a volume with mmp.
     let path = dir.path().join("volume");
@@ -80,7 +73,7 @@ fn maps_equal_dumpe2fs_for_every_shape() {
 
 #[test]
 fn nobody_needs_what_is_free() {
-    if !have("nobody_needs_what_is_free", &TOOLS) {
+    if !have(&TOOLS) {
         return;
     }
     for args in [
@@ -93,7 +86,7 @@ fn nobody_needs_what_is_free() {
         let path = populated(dir.path(), 60, args);
         let before = digests(&path, dir.path());
         assert!(before.len() >= 20);
-        poison(&path, &mapped(&path).free);
+        poison(&path, mapped(&path).free.ranges());
         assert_sound(&path);
         assert_eq!(digests(&path, dir.path()), before, "{args:?}");
         equals_dumpe2fs(&path, "poisoned");
@@ -102,8 +95,7 @@ fn nobody_needs_what_is_free() {
 
 #[test]
 fn a_volume_that_the_kernel_used_and_unmounted_is_mapped() {
-    let test = "a_volume_that_the_kernel_used_and_unmounted_is_mapped";
-    if !have(test, &TOOLS) {
+    if !have(&TOOLS) {
         return;
     }
     for args in [
@@ -115,23 +107,23 @@ fn a_volume_that_the_kernel_used_and_unmounted_is_mapped() {
         let path = dir.path().join("volume");
         mke2fs(&path, 64 * MIB, args, None);
         let names = {
-            let Some(mounted) = Mounted::new(test, &path, "", dir.path()) else { return };
+            let Some(mounted) = Mounted::new(&path, "", dir.path()) else { return };
             make_files(mounted.folder(), 80)
         };
         {
-            let Some(mounted) = Mounted::new(test, &path, "", dir.path()) else { return };
+            let Some(mounted) = Mounted::new(&path, "", dir.path()) else { return };
             for name in names.iter().step_by(2) {
                 fs::remove_file(mounted.folder().join(name)).unwrap();
             }
         }
         equals_dumpe2fs(&path, &format!("{args:?}"));
         let before = digests(&path, dir.path());
-        poison(&path, &mapped(&path).free);
+        poison(&path, mapped(&path).free.ranges());
         assert_sound(&path);
         assert_eq!(digests(&path, dir.path()), before, "{args:?}");
         // The kernel goes on as if nothing had happened: uninitialised tables are in use.
         {
-            let Some(mounted) = Mounted::new(test, &path, "", dir.path()) else { return };
+            let Some(mounted) = Mounted::new(&path, "", dir.path()) else { return };
             make_files(&mounted.folder().join("after"), 50);
         }
         assert_sound(&path);
@@ -140,31 +132,30 @@ fn a_volume_that_the_kernel_used_and_unmounted_is_mapped() {
 }
 
 /// Uses a volume and takes its power away: what is left has a journal to replay.
-fn crashed(test: &str, dir: &Path, args: &[&str], options: &str) -> Option<PathBuf> {
+fn crashed(dir: &Path, args: &[&str], options: &str) -> Option<PathBuf> {
     let path = dir.join("volume");
     mke2fs(&path, 48 * MIB, args, None);
-    let mounted = Mounted::new(test, &path, options, dir)?;
+    let mounted = Mounted::new(&path, options, dir)?;
     let names = make_files(mounted.folder(), 40);
-    run("sync", &["-f", arg(mounted.folder())]);
+    run("sync", &["-f", text(mounted.folder())]);
     for name in names.iter().step_by(2) {
         fs::remove_file(mounted.folder().join(name)).unwrap();
     }
     fs::remove_dir_all(mounted.folder().join("d3")).unwrap();
     make_files(&mounted.folder().join("late"), 12);
-    let output = try_run("xfs_io", &["-x", "-c", "shutdown -f", arg(mounted.folder())]);
+    let output = try_run("xfs_io", &["-x", "-c", "shutdown -f", text(mounted.folder())]);
     if !output.status.success() {
-        skip(test, &format!("xfs_io: {}", String::from_utf8_lossy(&output.stderr).trim()));
+        skip(&format!("xfs_io: {}", String::from_utf8_lossy(&output.stderr).trim()));
         return None;
     }
     drop(mounted);
-    assert!(run("dumpe2fs", &["-h", arg(&path)]).contains("needs_recovery"));
+    assert!(run("dumpe2fs", &["-h", text(&path)]).contains("needs_recovery"));
     Some(path)
 }
 
 #[test]
 fn a_volume_that_lost_its_power_is_as_the_replay_leaves_it() {
-    let test = "a_volume_that_lost_its_power_is_as_the_replay_leaves_it";
-    if !have(test, &TOOLS) || !have(test, &["xfs_io"]) {
+    if !have(&TOOLS) || !have(&["xfs_io"]) {
         return;
     }
     for (args, options) in [
@@ -175,9 +166,9 @@ fn a_volume_that_lost_its_power_is_as_the_replay_leaves_it() {
         (&["-t", "ext4", "-O", "bigalloc", "-C", "16384"], ""),
     ] {
         let dir = tempfile::tempdir().unwrap();
-        let Some(path) = crashed(test, dir.path(), args, options) else { return };
+        let Some(path) = crashed(dir.path(), args, options) else { return };
         let map = mapped(&path);
-        assert_eq!(probe(&path).warnings[0].code, "journal-replayed");
+        assert_eq!(look(&path).warnings[0].code, "journal-replayed");
 
         let replayed = dir.path().join("replayed");
         fs::copy(&path, &replayed).unwrap();
@@ -186,11 +177,11 @@ fn a_volume_that_lost_its_power_is_as_the_replay_leaves_it() {
         assert_eq!(map.free_bytes, map.free.total());
 
         // Nobody needs what is free, neither for the replay nor after it.
-        poison(&path, &map.free);
+        poison(&path, map.free.ranges());
         replay(&path);
-        let sound = try_run("e2fsck", &["-fy", arg(&path)]);
+        let sound = try_run("e2fsck", &["-fy", text(&path)]);
         assert!(matches!(sound.status.code(), Some(0 | 1)));
-        try_run("e2fsck", &["-fy", arg(&replayed)]);
+        try_run("e2fsck", &["-fy", text(&replayed)]);
         assert_eq!(digests(&path, dir.path()), digests(&replayed, dir.path()), "{args:?}");
     }
 }
@@ -213,7 +204,7 @@ fn difference(before: &Path, after: &Path, block: usize, content: &Path) -> Stri
 /// Volumes whose journals were written by debugfs: no mount, every kind of checksum.
 #[test]
 fn journals_written_by_debugfs_are_replayed() {
-    if !have("journals_written_by_debugfs_are_replayed", &TOOLS) {
+    if !have(&TOOLS) {
         return;
     }
     for (args, block, open) in [
@@ -235,7 +226,7 @@ fn journals_written_by_debugfs_are_replayed() {
         let blocks = difference(&before, &after, block, &at("content"));
         let garbage = at("garbage");
         fs::write(&garbage, vec![0xAA; 3 * block]).unwrap();
-        let bitmap = run("dumpe2fs", &[arg(&before)])
+        let bitmap = run("dumpe2fs", &[text(&before)])
             .lines()
             .find_map(|line| Some(line.strip_prefix("  Block bitmap at ")?.split(' ').next()?.to_owned()))
             .unwrap();
@@ -257,20 +248,20 @@ fn journals_written_by_debugfs_are_replayed() {
                 "{open}: {commands:?}"
             );
         };
-        let change = format!("jw -b {blocks} {}", arg(&at("content")));
+        let change = format!("jw -b {blocks} {}", text(&at("content")));
         write(std::slice::from_ref(&change));
         assert_eq!(mapped(&pending).free.ranges(), dumpe2fs_free(&after).ranges());
         // Garbage that is revoked later, garbage that was never committed.
-        let revoked = format!("jw -b {bitmap} {}", arg(&garbage));
+        let revoked = format!("jw -b {bitmap} {}", text(&garbage));
         write(&[revoked.clone(), format!("jw -r {bitmap}"), change.clone()]);
-        write(&[change, format!("jw -b {bitmap} -c {}", arg(&garbage))]);
+        write(&[change, format!("jw -b {bitmap} -c {}", text(&garbage))]);
         assert_eq!(mapped(&pending).free.ranges(), dumpe2fs_free(&after).ranges());
     }
 }
 
 #[test]
 fn strangers_marks_decline() {
-    if !have("strangers_marks_decline", &[TOOLS.as_slice(), &["tune2fs"]].concat()) {
+    if !have(&[TOOLS.as_slice(), &["tune2fs"]].concat()) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -279,7 +270,7 @@ fn strangers_marks_decline() {
     let reason = || declined(&path).reason;
 
     fresh(&["-t", "ext4"]);
-    run("tune2fs", &["-E", "force_fsck", arg(&path)]);
+    run("tune2fs", &["-E", "force_fsck", text(&path)]);
     assert_eq!(reason(), DeclineReason::ErrorState);
     fresh(&["-t", "ext2"]);
     debugfs(&path, &["dirty".into()], dir.path());
@@ -297,7 +288,7 @@ fn strangers_marks_decline() {
     debugfs(&path, &["set_bg 1 free_blocks_count 7".into(), "set_bg 1 checksum calc".into()], dir.path());
     assert_eq!(reason(), DeclineReason::Inconsistent);
     fresh(&["-O", "journal_dev"]);
-    assert_eq!((probe(&path).name, reason()), ("ext4 journal", DeclineReason::NotSupported));
+    assert_eq!((look(&path).name, reason()), ("ext4 journal", DeclineReason::NotSupported));
     fresh(&["-t", "ext4"]);
     debugfs(&path, &["feature shared_blocks".into()], dir.path());
     assert_eq!(reason(), DeclineReason::UnknownFeature);
@@ -307,34 +298,15 @@ fn strangers_marks_decline() {
     assert_eq!(reason(), DeclineReason::Inconsistent, "cut off");
 }
 
-/// A reader that counts what is asked of it.
-struct Counting {
-    file: NativeFile,
-    reads: Cell<u64>,
-    bytes: Cell<u64>,
-}
-
-impl ReadAt for Counting {
-    fn size(&self) -> u64 {
-        self.file.size()
-    }
-    fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> vhd_compactor::Result<()> {
-        self.reads.set(self.reads.get() + 1);
-        self.bytes.set(self.bytes.get() + buf.len() as u64);
-        self.file.read_exact_at(offset, buf)
-    }
-}
-
 #[test]
 fn a_terabyte_is_mapped_from_a_few_megabytes() {
-    if !have("a_terabyte_is_mapped_from_a_few_megabytes", &TOOLS) {
+    if !have(&TOOLS) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("volume");
     mke2fs(&path, 1 << 40, &["-t", "ext4"], None);
-    let file = NativeFile::open(&path).unwrap();
-    let counting = Counting { file, reads: Cell::new(0), bytes: Cell::new(0) };
+    let counting = Counting::open(&path);
     let found = detect(&counting, Context { sector_size: 512 });
     let Mapping::Mapped(map) = found.mapping else { panic!("{found:?}") };
     assert!(counting.bytes.get() < 40 * MIB, "{} bytes", counting.bytes.get());
@@ -353,8 +325,7 @@ enum Expected {
 #[test]
 fn images_of_others() {
     use Expected::{AfterReplay, AsItLies, Declined};
-    let test = "images_of_others";
-    if !have(test, &TOOLS) || !have(test, &["xz", "qemu-img"]) {
+    if !have(&TOOLS) || !have(&["xz", "qemu-img"]) {
         return;
     }
     for (image, name, expected) in [
@@ -369,13 +340,13 @@ fn images_of_others() {
         ("plaso-image.vhd", "ext2", AsItLies),
     ] {
         let dir = tempfile::tempdir().unwrap();
-        let Some(mut path) = corpus(test, image, dir.path()) else { continue };
+        let Some(mut path) = unpack(image, dir.path()) else { continue };
         if image.contains(".vhd") {
             let raw = dir.path().join("raw");
-            run("qemu-img", &["convert", "-O", "raw", arg(&path), arg(&raw)]);
+            run("qemu-img", &["convert", "-O", "raw", text(&path), text(&raw)]);
             path = raw;
         }
-        assert_eq!(probe(&path).name, name, "{image}");
+        assert_eq!(look(&path).name, name, "{image}");
         match expected {
             AsItLies => equals_dumpe2fs(&path, image),
             AfterReplay => {
@@ -390,14 +361,13 @@ fn images_of_others() {
 
 #[test]
 fn a_volume_in_a_partition_is_mapped_from_its_own_start() {
-    let test = "a_volume_in_a_partition_is_mapped_from_its_own_start";
-    if !have(test, &["xz"]) {
+    if !have(&["xz"]) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let Some(path) = corpus(test, "dfvfs-mbr.raw", dir.path()) else { return };
+    let Some(path) = unpack("dfvfs-mbr.raw", dir.path()) else { return };
     for sector in [1, 131] {
-        let found = probe_at(&path, sector * 512, Some(129 * 512));
+        let found = look_at(&path, sector * 512..(sector + 129) * 512);
         let Mapping::Mapped(map) = found.mapping else { panic!("{found:?}") };
         assert!(map.free.total() > 0 && map.free.ranges().last().unwrap().end <= 129 * 512);
     }

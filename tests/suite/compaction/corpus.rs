@@ -5,10 +5,11 @@ use std::path::Path;
 
 use vhd_compactor::compact::{Mode, Options};
 
-use crate::common::{compact, run, unpack};
-use crate::disks::{Container, format_of, qemu};
-use crate::judge::{differences, raw_of, structure};
-use crate::volumes::{FileSystem, have, text};
+use super::disks::{Container, format_of, qemu};
+use super::judge::{differences, raw_of, structure};
+use super::volumes::FileSystem;
+use crate::toolbox::engine::compact;
+use crate::toolbox::{have, run, text, unpack};
 
 /// The modes that the `n`th image is tried in: all of them would take minutes.
 const fn modes(n: usize) -> [Mode; 2] {
@@ -22,8 +23,7 @@ fn same_by_qemu(a: &Path, b: &Path) {
 
 #[test]
 fn images_of_strangers_pass_in_every_mode() {
-    let test = "images_of_strangers_pass_in_every_mode";
-    if !have(test, &["xz", "qemu-img", "7zz"]) {
+    if !have(&["xz", "qemu-img", "7zz"]) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -48,7 +48,7 @@ fn images_of_strangers_pass_in_every_mode() {
     .into_iter()
     .enumerate()
     {
-        let Some(source) = unpack(test, name, dir.path()) else { continue };
+        let Some(source) = unpack(name, dir.path()) else { continue };
         let judged = dir.path().join(format!("judged-{name}"));
         fs::copy(&source, &judged).unwrap();
         if name.contains("log-replay") {
@@ -108,21 +108,20 @@ const VOLUMES: &[(&str, Option<FileSystem>, bool)] = &[
 
 #[test]
 fn volumes_of_strangers_keep_their_files_or_everything() {
-    let test = "volumes_of_strangers_keep_their_files_or_everything";
-    if !have(test, &["xz", "qemu-img", "7zz"]) {
+    if !have(&["xz", "qemu-img", "7zz"]) {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     for (n, (name, fs, mapped)) in VOLUMES.iter().enumerate() {
-        let Some(raw) = unpack(test, name, dir) else { continue };
+        let Some(raw) = unpack(name, dir) else { continue };
         let container = [Container::Vhd, Container::Vhdx(1)][n / 2 % 2];
         let source = container.wrap(&raw, dir);
         let output = dir.join(format!("out.{}", container.extension()));
         // A mount may write, so it gets a copy.
         let copy = dir.join("copy");
         fs::copy(&raw, &copy).unwrap();
-        let digests = fs.filter(|fs| fs.can(test)).map(|fs| (fs, fs.digests(&copy, dir)));
+        let digests = fs.filter(|fs| fs.can()).map(|fs| (fs, fs.digests(&copy, dir)));
         for mode in modes(n) {
             let options = Options { mode, scrub: mode == Mode::Full, ..Options::default() };
             let (outcome, _) = compact(&source, &[], &output, options).unwrap();

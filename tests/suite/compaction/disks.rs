@@ -4,14 +4,13 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use vhd_compactor::extents::Extents;
 use vhd_compactor::image::Format;
 
-use crate::common::run;
-use crate::ntfs_disk::Random;
-use crate::volumes::{FileSystem, MIB, text};
+use super::volumes::FileSystem;
+use crate::toolbox::{MIB, Random, command, run, text};
 
 const SECTOR: u64 = 512;
 
@@ -49,9 +48,8 @@ fn paste(from: &Path, to: &File, at: u64) {
 }
 
 pub fn sfdisk(disk: &Path, script: &str) {
-    let mut child = Command::new("sfdisk")
+    let mut child = command("sfdisk")
         .args(["--quiet", "--no-reread", "--no-tell-kernel", text(disk)])
-        .env("PATH", format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap()))
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .spawn()
@@ -93,7 +91,7 @@ pub fn lay_out(fs: FileSystem, volume: &Path, table: Table, dir: &Path) -> RawDi
     }
     paste(volume, &file, at);
     if table != Table::Bare {
-        let mut random = Random(77);
+        let mut random = Random::new(77);
         for place in [1000 * SECTOR, at - SECTOR, at + len, at + len + 3 * MIB + 512] {
             file.write_all_at(&random.bytes(SECTOR), place).unwrap();
         }

@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use vhd_compactor::compact::{Mode, Options, Outcome};
 use vhd_compactor::extents::Extents;
 
-use crate::common::{compact, run};
-use crate::disks::{Container, RawDisk, convert, format_of, qemu};
-use crate::volumes::{FileSystem, STALE, text};
+use super::disks::{Container, RawDisk, convert, format_of, qemu};
+use super::volumes::{FileSystem, STALE};
+use crate::toolbox::engine::compact;
+use crate::toolbox::{run, text};
 
 /// A raw disk and what must stay of it.
 pub struct Case {

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::rc::Rc;
 
 use vhd_compactor::compact::Options;
@@ -11,11 +10,8 @@ use vhd_compactor::extents::Extents;
 use vhd_compactor::image::{BlockState, DiskType, Format, open};
 use vhd_compactor::io::NativeFile;
 
-use crate::common::{analyse, corpus, have, run};
-
-pub fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
+use crate::toolbox::engine::analyse;
+use crate::toolbox::{digests, have, noise, python, run, sparse, stdout, text, vhdtool};
 
 /// A child and its parents, in one folder and under the names by which they know each other.
 pub struct Chain {
@@ -67,9 +63,7 @@ pub fn seven_zip(image: &Path) -> Vec<u8> {
     let kind = format!("-t{}", kind(image));
     let told = run("7zz", &["t", &kind, text(image)]);
     assert!(told.contains("Everything is Ok") && !told.contains("WARNING"), "{told}");
-    let done = Command::new("7zz").args(["x", "-so", &kind, text(image)]).output().unwrap();
-    assert!(done.status.success());
-    done.stdout
+    stdout("7zz", &["x", "-so", &kind, text(image)])
 }
 
 /// Why libvhdi reads an image wrong, whoever made it: it takes what a VHDX calls zero for the parent's, reads
@@ -97,7 +91,7 @@ fn misread(path: &Path) -> Option<&'static str> {
 
 /// Reads a chain by libvhdi; none, and a visible line, where `$PYTHON` (or python3) has it not, and where it is
 /// known to read wrong.
-pub fn libvhdi(test: &str, chain: &[&Path]) -> Option<Vec<u8>> {
+pub fn libvhdi(chain: &[&Path]) -> Option<Vec<u8>> {
     const SCRIPT: &str = "
 import sys, pyvhdi
 files = []
@@ -112,53 +106,24 @@ while left > 0:
     assert data
     sys.stdout.buffer.write(data)";
     if let Some(why) = chain.iter().find_map(|path| misread(path)) {
-        println!("skipped: {test}: libvhdi, which misreads {why}");
+        println!("libvhdi is not asked: it misreads {why}");
         return None;
     }
-    let python = std::env::var("PYTHON").unwrap_or_else(|_| "python3".into());
-    let found = Command::new(&python).args(["-c", "import pyvhdi"]).output();
-    if !found.is_ok_and(|output| output.status.success()) {
-        println!("skipped: {test}: Python has no pyvhdi (libvhdi-python; see $PYTHON)");
-        return None;
-    }
+    let python = python("pyvhdi")?;
     let args = [vec!["-c", SCRIPT], chain.iter().map(|path| text(path)).collect()].concat();
-    let done = Command::new(python).args(args).output().unwrap();
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    Some(done.stdout)
-}
-
-/// Runs the corpus' own writer of images, for shapes that no stock tool makes.
-pub fn vhdtool(test: &str, args: &[&str]) -> Option<()> {
-    let Some(tool) = corpus().map(|c| c.join("gen/vhdtool.py")).filter(|p| p.is_file()) else {
-        println!("skipped: {test}: the corpus is not there");
-        return None;
-    };
-    run("python3", &[&[text(&tool)], args].concat());
-    Some(())
-}
-
-/// Bytes that repeat nowhere, told apart by `seed`.
-pub fn noise(len: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut word = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    std::iter::repeat_with(&mut word).flatten().take(len).collect()
+    Some(stdout(&python, &args))
 }
 
 /// Sectors of a FAT disk: no multiple of any block, and what its geometry gives.
 const SECTORS: u64 = 963 * 4 * 17;
 
 /// Three states of one FAT16 disk, each after files were deleted and others written: base, then two more.
-pub fn fat_disks(test: &str, dir: &Path) -> Option<[PathBuf; 3]> {
-    if !["mkfs.fat", "mcopy", "mdel"].iter().all(|tool| have(test, tool)) {
+pub fn fat_disks(dir: &Path) -> Option<[PathBuf; 3]> {
+    if !have(&["mkfs.fat", "mcopy", "mdel", "fsck.fat"]) {
         return None;
     }
     let disks = [0, 1, 2].map(|n| dir.join(format!("disk{n}.raw")));
-    fs::File::create(&disks[0]).unwrap().set_len(SECTORS * 512).unwrap();
+    sparse(&disks[0], SECTORS * 512);
     run("mkfs.fat", &["-F", "16", "-s", "4", "-n", "CHAIN", text(&disks[0])]);
     for (state, disk) in disks.iter().enumerate() {
         if let Some(before) = state.checked_sub(1) {
@@ -166,7 +131,7 @@ pub fn fat_disks(test: &str, dir: &Path) -> Option<[PathBuf; 3]> {
         }
         for n in 0..24 {
             let file = dir.join(format!("F{state}_{n}"));
-            fs::write(&file, noise(320_000 + n * 7_777, (state * 100 + n) as u64)).unwrap();
+            fs::write(&file, noise(320_000 + n * 7_777, state as u64 * 100 + n)).unwrap();
             run("mcopy", &["-i", text(disk), text(&file), "::/"]);
             fs::remove_file(file).unwrap();
         }
@@ -178,19 +143,12 @@ pub fn fat_disks(test: &str, dir: &Path) -> Option<[PathBuf; 3]> {
     Some(disks)
 }
 
-/// The contents of every file of a FAT disk.
-pub fn fat_files(disk: &Path, dir: &Path) -> BTreeMap<String, Vec<u8>> {
+/// The digests of all files of a FAT disk.
+pub fn fat_files(disk: &Path, dir: &Path) -> BTreeMap<PathBuf, String> {
     run("fsck.fat", &["-n", text(disk)]);
-    let into = dir.join("files");
-    fs::create_dir(&into).unwrap();
-    run("mcopy", &["-s", "-i", text(disk), "::/*", text(&into)]);
-    let files = fs::read_dir(&into).unwrap().map(|entry| {
-        let path = entry.unwrap().path();
-        (path.file_name().unwrap().to_str().unwrap().into(), fs::read(path).unwrap())
-    });
-    let files = files.collect();
-    fs::remove_dir_all(into).unwrap();
-    files
+    let into = tempfile::tempdir_in(dir).unwrap();
+    run("mcopy", &["-s", "-i", text(disk), "::/*", text(into.path())]);
+    digests(into.path())
 }
 
 /// How a chain is to be made.
@@ -204,7 +162,7 @@ pub struct Recipe<'a> {
 }
 
 /// The chain of `disks`, the base first.
-pub fn chain(test: &str, dir: &Path, disks: &[PathBuf], recipe: &Recipe) -> Option<Chain> {
+pub fn chain(dir: &Path, disks: &[PathBuf], recipe: &Recipe) -> Option<Chain> {
     let mut files: Vec<PathBuf> = Vec::new();
     for (n, disk) in disks.iter().enumerate() {
         let file = dir.join(format!("c{n}.{}", if n == 0 { recipe.format } else { recipe.extension }));
@@ -213,7 +171,9 @@ pub fn chain(test: &str, dir: &Path, disks: &[PathBuf], recipe: &Recipe) -> Opti
             args.extend(["--type", "diff", "--parent", text(parent), "--parent-raw", text(&disks[n - 1])]);
         }
         args.extend(recipe.options[n.min(1)]);
-        vhdtool(test, &args)?;
+        if !vhdtool(&args) {
+            return None;
+        }
         files.insert(0, file);
     }
     let disk = fs::read(disks.last().unwrap()).unwrap();

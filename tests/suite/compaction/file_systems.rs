@@ -4,17 +4,18 @@
 use vhd_compactor::compact::{Mode, Options};
 use vhd_compactor::image::Format;
 
-use crate::disks::{Container, Table, lay_out};
-use crate::judge::Case;
-use crate::volumes::{FileSystem, MIB, have};
+use super::disks::{Container, Table, lay_out};
+use super::judge::Case;
+use super::volumes::FileSystem;
+use crate::toolbox::{MIB, have};
 
 fn mode(mode: Mode) -> Options {
     Options { mode, ..Options::default() }
 }
 
 /// Compactions of one file system, each judged, and the sizes that were reached.
-fn judge(test: &str, fs: FileSystem) {
-    if !have(test, &["qemu-img", "7zz", "sfdisk"]) || !fs.can(test) {
+fn judge(fs: FileSystem) {
+    if !have(&["qemu-img", "7zz", "sfdisk"]) || !fs.can() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -66,7 +67,7 @@ macro_rules! judged {
     ($($test:ident: $fs:ident),+ $(,)?) => {
         $(#[test]
         fn $test() {
-            judge(stringify!($test), FileSystem::$fs);
+            judge(FileSystem::$fs);
         })+
     };
 }

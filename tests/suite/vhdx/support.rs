@@ -3,8 +3,7 @@
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -18,7 +17,7 @@ use vhd_compactor::image::{
 };
 use vhd_compactor::io::{NativeFile, ReadAt, read_vec};
 
-use crate::common::{corpus, run};
+use crate::toolbox::{noise, python, run, text};
 
 /// New identifiers, the same in every run: each file must have its own, or 7-Zip sees a circle.
 pub fn guids() -> Guids {
@@ -29,10 +28,6 @@ pub fn guids() -> Guids {
         data_write: Uuid::from_u128(0xaaaa_aaaa_bbbb_4ccc_8ddd_eeee_0000_0000 + count),
         virtual_disk: Uuid::from_u128(0x9999_9999_8888_4777_8666_5555_0000_0000 + count),
     }
-}
-
-pub fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
 }
 
 pub fn open(path: &Path) -> Image {
@@ -210,7 +205,7 @@ pub fn judge_7zip(image: &Path, expected: &str) {
     assert_eq!(&found[..16], expected, "7zz reads {} differently", text(image));
 }
 
-/// Asks libvhdi or dissect for every byte of the disk, through the parents.
+/// Asks libvhdi or dissect for every byte of the disk, through the parents, where Python has them.
 pub fn judge_python(library: &str, paths: &[&Path], expected: &str) {
     const LIBVHDI: &str = "
 import sys, hashlib, pyvhdi
@@ -239,23 +234,9 @@ while at < size:
     assert data
 print(digest.hexdigest()[:16])";
     let script = if library == "pyvhdi" { LIBVHDI } else { DISSECT };
-    let mut args = vec!["-c", script];
-    args.extend(paths.iter().map(|path| text(path)));
-    assert_eq!(run("python3", &args).trim(), expected, "{library} reads {} differently", text(paths[0]));
-}
-
-/// Says why a test does less.
-fn skip(test: &str, why: &str) {
-    println!("skipped: {test}: {why}");
-}
-
-pub fn have_python(test: &str, library: &str) -> bool {
-    let found = Command::new("python3").args(["-c", &format!("import {library}")]).output();
-    let found = found.is_ok_and(|output| output.status.success());
-    if !found {
-        skip(test, &format!("the Python library {library} is missing"));
-    }
-    found
+    let Some(python) = python(library) else { return };
+    let args = [vec!["-c", script], paths.iter().map(|path| text(path)).collect()].concat();
+    assert_eq!(run(&python, &args).trim(), expected, "{library} reads {} differently", text(paths[0]));
 }
 
 /// A raw disk of `blocks` MiB that holds text, patterns, zeros and sparse sectors, told apart by `seed`.
@@ -267,14 +248,7 @@ pub fn raw_disk(path: &Path, blocks: u64, seed: u64) {
             0 => {}
             1 => bytes.fill(block as u8 | 1),
             2 => bytes[700_000..700_512].fill(seed as u8 | 1),
-            _ => {
-                let mut state = (block + 1).wrapping_mul(6_364_136_223_846_793_005) + seed;
-                for chunk in bytes.chunks_mut(8) {
-                    state =
-                        state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                    chunk.copy_from_slice(&state.to_le_bytes());
-                }
-            }
+            _ => bytes = noise(1 << 20, block * 1000 + seed),
         }
         if bytes.iter().any(|&byte| byte != 0) {
             file.seek(SeekFrom::Start(block << 20)).unwrap();
@@ -296,17 +270,4 @@ pub fn change(path: &Path, seed: u64) {
     let whole = (seed * 3 % (size >> 20)) << 20;
     file.seek(SeekFrom::Start(whole)).unwrap();
     file.write_all(&vec![0x5a; 1 << 20]).unwrap();
-}
-
-/// The corpus' own writer of VHDX, for shapes that no stock tool makes.
-pub fn vhdtool(test: &str, args: &[&str]) -> bool {
-    let Some(tool) = corpus().map(|c| c.join("gen/vhdtool.py")).filter(|p| p.is_file()) else {
-        skip(test, "the corpus is not there");
-        return false;
-    };
-    let tool: PathBuf = tool;
-    let mut all = vec![text(&tool), "vhdx"];
-    all.extend(args);
-    run("python3", &all);
-    true
 }

@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 
 use vhd_compactor::extents::Extents;
 
-use crate::common::run;
-use crate::{ext_tools, ntfs_disk};
+use crate::toolbox::fat::ExFat;
+use crate::toolbox::{
+    MIB, Random, digest_of, digests, ext, free_by_sleuthkit, have, may_mount, ntfs, run, sparse, text,
+    used_by_partclone,
+};
 
-pub const MIB: u64 = 1 << 20;
 /// What deleted files are full of.
 pub const STALE: &[u8; 8] = b"STALMAGC";
 
@@ -25,61 +27,6 @@ pub enum FileSystem {
     Fat32,
     ExFat,
     Swap,
-}
-
-pub fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
-/// Says why a test does not run, past the capture of the test runner.
-pub fn skip(test: &str, why: &str) {
-    ntfs_disk::skip(test, why);
-}
-
-/// Whether all `tools` are there; says so if not.
-pub fn have(test: &str, tools: &[&str]) -> bool {
-    ext_tools::have(test, tools)
-}
-
-/// A loop device over a file, detached in the end.
-struct Loop(String);
-
-impl Loop {
-    fn new(file: &Path) -> Self {
-        Self(run("losetup", &["-f", "--show", text(file)]).trim().to_owned())
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        ext_tools::try_run("losetup", &["-d", &self.0]);
-    }
-}
-
-/// An exFAT volume mounted through FUSE.
-struct ExFat {
-    folder: tempfile::TempDir,
-    _device: Loop,
-}
-
-impl ExFat {
-    fn new(volume: &Path) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let device = Loop::new(volume);
-        run("mount.exfat-fuse", &[&device.0, text(folder.path())]);
-        Self { folder, _device: device }
-    }
-}
-
-impl Drop for ExFat {
-    fn drop(&mut self) {
-        for _ in 0..50 {
-            if ext_tools::try_run("umount", &[text(self.folder.path())]).status.success() {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(100));
-        }
-    }
 }
 
 impl FileSystem {
@@ -107,15 +54,9 @@ impl FileSystem {
     }
 
     /// Whether it can be made here; says so if not.
-    pub fn can(self, test: &str) -> bool {
-        if !have(test, self.tools()) {
-            return false;
-        }
+    pub fn can(self) -> bool {
         let mounts = matches!(self, Self::Ntfs | Self::ExFat);
-        if mounts && !ntfs_disk::may_mount() {
-            skip(test, "mounting with FUSE needs root and /dev/fuse");
-        }
-        !mounts || ntfs_disk::may_mount()
+        have(self.tools()) && (!mounts || may_mount())
     }
 
     /// The size that suits it: a little more than MiB, so that no block ends with it.
@@ -143,7 +84,7 @@ impl FileSystem {
     /// A new volume in a file: live files between deleted ones.
     pub fn make(self, dir: &Path) -> PathBuf {
         let volume = dir.join("volume");
-        ext_tools::sparse(&volume, self.size());
+        sparse(&volume, self.size());
         let files = dir.join("files");
         let (live, stale) = write_files(&files);
         let path = text(&volume);
@@ -151,7 +92,7 @@ impl FileSystem {
             Self::Ntfs => {
                 run("mkntfs", &["-q", "-Q", "-F", "-p", "0", "-H", "16", "-S", "63", "-s", "512", path]);
                 copy_and_delete(&files, &live, &stale, || {
-                    let mounted = ntfs_disk::Mounted::new(&volume);
+                    let mounted = ntfs::Mounted::new(&volume);
                     (mounted.path().to_owned(), Box::new(mounted))
                 });
             }
@@ -161,9 +102,9 @@ impl FileSystem {
                     Self::Ext3 => "ext3",
                     _ => "ext2",
                 };
-                ext_tools::mke2fs(&volume, self.size(), &["-t", kind, "-b", "1024"], Some(&files));
+                ext::mke2fs(&volume, self.size(), &["-t", kind, "-b", "1024"], Some(&files));
                 let remove: Vec<String> = stale.iter().map(|name| format!("rm {name}")).collect();
-                ext_tools::debugfs(&volume, &remove, dir);
+                ext::debugfs(&volume, &remove, dir);
             }
             Self::Fat12 | Self::Fat16 | Self::Fat32 => {
                 let (bits, cluster) = match self {
@@ -185,8 +126,8 @@ impl FileSystem {
             Self::ExFat => {
                 run("mkfs.exfat", &[path]);
                 copy_and_delete(&files, &live, &stale, || {
-                    let mounted = ExFat::new(&volume);
-                    (mounted.folder.path().to_owned(), Box::new(mounted))
+                    let mounted = ExFat::mount(&volume, &dir.join("mount")).unwrap();
+                    (mounted.path().to_owned(), Box::new(mounted))
                 });
             }
             Self::Swap => {
@@ -205,27 +146,15 @@ impl FileSystem {
     pub fn free(self, volume: &Path, dir: &Path) -> Extents {
         match self {
             Self::Ntfs => {
-                let (cluster, clusters, _) = ntfs_disk::ntfsinfo(volume);
-                ntfs_disk::free_by_ntfscat(volume, cluster, clusters)
+                let (cluster, clusters, _) = ntfs::ntfsinfo(volume);
+                ntfs::free_by_ntfscat(volume, cluster, clusters)
             }
-            Self::Ext4 | Self::Ext3 | Self::Ext2 => ext_tools::dumpe2fs_free(volume),
+            Self::Ext4 | Self::Ext3 | Self::Ext2 => ext::dumpe2fs_free(volume),
             // It also lists what follows the last cluster; nothing is there.
-            Self::Fat12 | Self::Fat16 | Self::Fat32 => {
-                let listed = run("blkls", &["-l", text(volume)]);
-                let free = listed.lines().filter_map(|line| line.strip_suffix("|f"));
-                let free = free.map(|line| line.parse::<u64>().unwrap() * 512);
-                Extents::from_ranges(free.map(|at| at..at + 512).collect())
-            }
+            Self::Fat12 | Self::Fat16 | Self::Fat32 => free_by_sleuthkit(volume, 512),
             Self::ExFat => {
-                let (map, log) = (dir.join("domain"), dir.join("partclone.log"));
-                let args = ["-D", "-F", "-q", "-s", text(volume), "-O", text(&map), "-L", text(&log)];
-                run("partclone.exfat", &args);
-                let hex = |field: &str| u64::from_str_radix(field.trim_start_matches("0x"), 16).unwrap();
-                let domain = fs::read_to_string(&map).unwrap();
-                let lines = domain.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-                let used = lines.filter(|fields| fields.len() >= 3 && fields[2] == "+");
-                let used = used.map(|fields| hex(fields[0])..hex(fields[0]) + hex(fields[1])).collect();
-                Extents::from_ranges(Extents::from_ranges(used).gaps(0..fs::metadata(volume).unwrap().len()))
+                let used = used_by_partclone("partclone.exfat", volume, dir);
+                Extents::from_ranges(used.gaps(0..fs::metadata(volume).unwrap().len()))
             }
             Self::Swap => {
                 let mut free = Extents::new();
@@ -250,18 +179,18 @@ impl FileSystem {
     /// The digest of every file.
     pub fn digests(self, volume: &Path, dir: &Path) -> BTreeMap<PathBuf, String> {
         match self {
-            Self::Ntfs => ntfs_disk::digests(ntfs_disk::Mounted::new(volume).path()),
-            Self::Ext4 | Self::Ext3 | Self::Ext2 => ext_tools::digests(volume, dir),
+            Self::Ntfs => digests(ntfs::Mounted::new(volume).path()),
+            Self::Ext4 | Self::Ext3 | Self::Ext2 => ext::digests(volume, dir),
             Self::Fat12 | Self::Fat16 | Self::Fat32 => {
                 let out = tempfile::tempdir_in(dir).unwrap();
                 run("mcopy", &["-s", "-n", "-i", text(volume), "::/*", text(out.path())]);
-                ntfs_disk::digests(out.path())
+                digests(out.path())
             }
-            Self::ExFat => ntfs_disk::digests(ExFat::new(volume).folder.path()),
+            Self::ExFat => digests(ExFat::mount(volume, &dir.join("mount")).unwrap().path()),
             Self::Swap => {
                 let mut page = [0; 4096];
                 File::open(volume).unwrap().read_exact_at(&mut page, 0).unwrap();
-                BTreeMap::from([("page 0".into(), blake3::hash(&page).to_string())])
+                BTreeMap::from([("page 0".into(), digest_of(&page))])
             }
         }
     }
@@ -274,7 +203,7 @@ fn at(folder: &Path, name: &str) -> String {
 /// Files to keep, of noise, and files to delete, of stamps.
 fn write_files(folder: &Path) -> (Vec<String>, Vec<String>) {
     fs::create_dir_all(folder).unwrap();
-    let mut random = ntfs_disk::Random(0x5EED_1234_5678);
+    let mut random = Random::new(0x5EED_1234_5678);
     let names = |prefix: &str| (0..14).map(|n| format!("{prefix}{n}.dat")).collect::<Vec<_>>();
     let (live, stale) = (names("live"), names("stale"));
     for (n, (keep, delete)) in live.iter().zip(&stale).enumerate() {

@@ -1,23 +1,17 @@
 //! Partition tables as stock tools write them: what is found equals what `sfdisk` reads.
-#![cfg(not(target_family = "wasm"))]
-// A test that goes wrong says so by failing.
-#![allow(clippy::arithmetic_side_effects, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
-
-#[path = "common/fat_tools.rs"]
-mod tools;
 
 use std::io::Write;
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Stdio;
 
-use tools::{Folder, Loop, corpus, is_root, output, run, skip, volumes, write_at};
 use vhd_compactor::volume::{Scheme, VolumeTable};
 
-const MIB: u64 = 1 << 20;
+use crate::toolbox::{Loop, MIB, blank, command, have, is_root, run, skip, text, unpack, volumes, write_at};
 
 /// Writes a table by a script of `sfdisk`.
-fn partition(device: &str, script: &str) {
-    let mut child = Command::new("sfdisk")
-        .args(["-q", "--no-reread", "--no-tell-kernel", device])
+fn partition(device: &Path, script: &str) {
+    let mut child = command("sfdisk")
+        .args(["-q", "--no-reread", "--no-tell-kernel", text(device)])
         .stdin(Stdio::piped())
         .spawn()
         .unwrap();
@@ -29,10 +23,11 @@ fn partition(device: &str, script: &str) {
 type Row = (u32, u64, u64, Option<String>);
 
 /// The partitions as `sfdisk --dump` reads them, without extended ones.
-fn theirs(device: &str) -> Vec<Row> {
+fn theirs(device: &Path) -> Vec<Row> {
     let mut rows = Vec::new();
-    for line in output("sfdisk", &["--dump", device]).lines() {
-        let Some((left, fields)) = line.strip_prefix(device).and_then(|line| line.split_once(" : ")) else {
+    for line in run("sfdisk", &["--dump", text(device)]).lines() {
+        let Some((left, fields)) = line.strip_prefix(text(device)).and_then(|line| line.split_once(" : "))
+        else {
             continue;
         };
         let field = |name: &str| {
@@ -76,8 +71,8 @@ fn mbr_tables_equal_sfdisks() {
          5 : start=40000,size=100,type=83\n6 : start=4000,size=100,type=8e\n2 : start=80000,size=1,type=ef\n",
     ];
     for script in scripts {
-        let folder = Folder::new();
-        let image = folder.image(100 * MIB);
+        let dir = tempfile::tempdir().unwrap();
+        let image = blank(dir.path(), 100 * MIB);
         partition(&image, script);
         let table = volumes(&image, 512);
         assert_eq!(ours(&table, 512), theirs(&image), "{script}");
@@ -88,8 +83,8 @@ fn mbr_tables_equal_sfdisks() {
 #[test]
 fn gpt_tables_equal_sfdisks() {
     need!("sfdisk");
-    let folder = Folder::new();
-    let image = folder.image(100 * MIB);
+    let dir = tempfile::tempdir().unwrap();
+    let image = blank(dir.path(), 100 * MIB);
     partition(
         &image,
         "label: gpt\n1 : start=2048,size=4096,type=U,name=\"EFI system partition\"\n\
@@ -128,14 +123,13 @@ fn sectors_of_4096_bytes_are_understood() {
         return skip("loop devices need root");
     }
     for script in ["label: gpt\n256,1000,L\n2000,,U\n", "label: dos\n256,1000,83\n2000,,5\n3000,500,83\n"] {
-        let folder = Folder::new();
-        let image = folder.image(100 * MIB);
-        let Some(device) = Loop::new(&image, &["-b", "4096"]) else {
-            return skip("loop devices are not to be had");
-        };
-        partition(&device.0, script);
+        let dir = tempfile::tempdir().unwrap();
+        let image = blank(dir.path(), 100 * MIB);
+        let Some(device) = Loop::new(&image, &["-b", "4096"]) else { return };
+        let device = Path::new(&device.0);
+        partition(device, script);
         run("sync", &[]);
-        let rows = theirs(&device.0);
+        let rows = theirs(device);
         assert_eq!(ours(&volumes(&image, 4096), 4096), rows, "{script}");
         assert_eq!(rows.len(), 2);
         if script.contains("gpt") {
@@ -148,9 +142,9 @@ fn sectors_of_4096_bytes_are_understood() {
 #[test]
 fn a_hybrid_mbr_of_sgdisk_follows_the_gpt() {
     need!("sfdisk", "sgdisk");
-    let folder = Folder::new();
-    let image = folder.image(100 * MIB);
-    output("sgdisk", &["-n", "1:2048:+20M", "-n", "2:0:+30M", "-t", "2:0700", "-h", "2", &image]);
+    let dir = tempfile::tempdir().unwrap();
+    let image = blank(dir.path(), 100 * MIB);
+    run("sgdisk", &["-n", "1:2048:+20M", "-n", "2:0:+30M", "-t", "2:0700", "-h", "2", text(&image)]);
     let table = volumes(&image, 512);
     assert_eq!(table.warnings[0].code, "gpt-hybrid");
     assert_eq!(ours(&table, 512).len(), 2);
@@ -168,13 +162,12 @@ fn bare_file_systems_are_one_volume() {
         ("mkswap", &[]),
     ];
     for (tool, options) in makers {
-        if !tools::has(tool) {
-            skip(&format!("{tool} is not installed"));
+        if !have(&[tool]) {
             continue;
         }
-        let folder = Folder::new();
-        let image = folder.image(120 * MIB);
-        output(tool, &[options, &[&image]].concat());
+        let dir = tempfile::tempdir().unwrap();
+        let image = blank(dir.path(), 120 * MIB);
+        run(tool, &[options, &[text(&image)]].concat());
         let table = volumes(&image, 512);
         let [only] = &table.volumes[..] else { panic!("{tool}: {table:?}") };
         assert_eq!(
@@ -187,9 +180,9 @@ fn bare_file_systems_are_one_volume() {
 #[test]
 fn a_bare_file_system_that_was_partitioned_over_is_distrusted() {
     need!("sfdisk", "mkfs.ext4");
-    let folder = Folder::new();
-    let image = folder.image(100 * MIB);
-    output("mkfs.ext4", &["-q", "-F", &image]);
+    let dir = tempfile::tempdir().unwrap();
+    let image = blank(dir.path(), 100 * MIB);
+    run("mkfs.ext4", &["-q", "-F", text(&image)]);
     let before = std::fs::read(&image).unwrap();
     partition(&image, "label: dos\n2048,,83\n");
     // sfdisk wipes the old signature only where it is asked to or a terminal is there.
@@ -202,15 +195,15 @@ fn a_bare_file_system_that_was_partitioned_over_is_distrusted() {
 fn corpus_tables_equal_sfdisks() {
     need!("sfdisk");
     for name in ["dfvfs-mbr.raw", "dfvfs-gpt_non_sequential.raw"] {
-        let folder = Folder::new();
-        let Some(image) = corpus(&folder, name) else { return };
+        let dir = tempfile::tempdir().unwrap();
+        let Some(image) = unpack(name, dir.path()) else { return };
         let table = volumes(&image, 512);
         assert_eq!(ours(&table, 512), theirs(&image), "{name}");
         assert!(table.volumes.len() == 2 && table.warnings.is_empty());
     }
     // The first 32 KiB of a disk: its table is read, and all its partitions lie past the end.
-    let folder = Folder::new();
-    let Some(image) = corpus(&folder, "dissect-vol-gpt_4k.bin") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let Some(image) = unpack("dissect-vol-gpt_4k.bin", dir.path()) else { return };
     let table = volumes(&image, 4096);
     let codes: Vec<&str> = table.warnings.iter().map(|warning| warning.code).collect();
     assert!(table.distrust.is_none() && table.volumes.is_empty());

@@ -1,12 +1,4 @@
 //! The picture in `src/lib.rs`, kept true: which module may name which.
-#![cfg(not(target_family = "wasm"))]
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test reads the project's own sources and may fail loudly"
-)]
 
 use std::collections::BTreeSet;
 use std::fs;

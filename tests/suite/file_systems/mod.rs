@@ -1,0 +1,5 @@
+//! What each file system's reader calls free, compared with what independent tools say of the same volume.
+
+mod ext;
+mod fat;
+mod ntfs;
