@@ -29,7 +29,10 @@ export default [
     files: ['lib/**'],
     languageOptions: { globals: { ...globals['shared-node-browser'], ...globals.worker } },
   },
-  { files: ['lib/job.js', 'lib/*.node.js', 'lib/*/path.js'], languageOptions: { globals: globals.node } },
+  {
+    files: ['lib/job.js', 'lib/*.node.js', 'lib/*/{path,temporary,ancestors}.js'],
+    languageOptions: { globals: globals.node },
+  },
   {
     files: ['www/**'],
     languageOptions: { globals: { ...globals.browser, ...globals.worker, ...globals.serviceworker } },

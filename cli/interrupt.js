@@ -1,6 +1,7 @@
 /** Ctrl-C, and being told to end: the job is cancelled, which leaves nothing behind. */
 
-const signals = /** @type {const} */ (['SIGINT', 'SIGTERM', 'SIGHUP']);
+// Ctrl-C and Ctrl-\, a closed terminal, and Windows' Ctrl-Break and closed window (which sends SIGHUP).
+const signals = /** @type {const} */ (['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGBREAK']);
 
 /**
  * Waits for a job that a signal may cancel.

@@ -49,9 +49,11 @@ async function ask(/** @type {Question} */ { command, files, parents, force, opt
     return { report, lines: verifyLines(report) };
   }
   const sink = new PathSink(second, { force });
-  // Before minutes of reading, not after.
-  sink.refuse([image, ...all.parents]);
+  // Whatever ends this process: nothing half-written stays.
+  const remove = () => sink.abortSync();
+  process.once('exit', remove);
   const report = await follow(await compact(image, sink, all));
+  process.off('exit', remove);
   return { report, lines: compactLines(report) };
 }
 

@@ -29,6 +29,9 @@ const SYSTEM_CODES = {
   EROFS: 'permission-denied',
   EBUSY: 'in-use',
   ETXTBSY: 'in-use',
+  // A lease, as Samba takes one for its clients.
+  EAGAIN: 'in-use',
+  ENOMEM: 'out-of-memory',
 };
 
 /** What browsers say, as our codes. @type {Record<string, ErrorCode>} */
@@ -65,7 +68,7 @@ export function asCompactorError(thrown, fallback = 'internal') {
   if (typeof WebAssembly !== 'undefined' && thrown instanceof WebAssembly.RuntimeError) {
     return new CompactorError('internal', `the engine stopped: ${message}`, { cause: thrown });
   }
-  if (thrown instanceof RangeError && /memory|allocation|array buffer/i.test(message)) {
+  if (thrown instanceof RangeError && /memory|allocation|array buffer|invalid typed array length/i.test(message)) {
     return new CompactorError('out-of-memory', message, { cause: thrown });
   }
   const code =

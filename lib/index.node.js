@@ -67,11 +67,32 @@ export async function inspect(image, options = {}) {
  * @param {Options & { parents?: (string | ImageSource)[] }} [options]
  */
 export async function compact(image, sink, options = {}) {
+  const place = typeof sink === 'string' ? new PathSink(sink) : sink;
   const opened = await open(image, options);
-  const job = opened.compact(typeof sink === 'string' ? new PathSink(sink) : sink, options);
-  const close = () => opened.close();
-  job.result.then(close, close);
-  return job;
+  try {
+    await place.prepare?.({ sources: opened.sources, report: opened.report, identify });
+    const job = opened.compact(place, options);
+    const close = () => opened.close();
+    job.result.then(close, close);
+    return job;
+  } catch (thrown) {
+    opened.close();
+    throw thrown;
+  }
+}
+
+/**
+ * Who another image is, and who its parent is.
+ *
+ * @param {ImageSource} source
+ */
+function identify(source) {
+  const other = load().OpenImage.open(source, []);
+  try {
+    return other.report({});
+  } finally {
+    other.free();
+  }
 }
 
 /**

@@ -65,6 +65,17 @@ export interface ImageSource {
   close?(): void;
 }
 
+/** What a sink may know of the image before anything is read of its payload. */
+export interface Opened {
+  readonly sources: ImageSource[];
+  readonly report: InspectReport;
+  /** Who another image is; throws for what is none. */
+  identify(source: ImageSource): Identified;
+}
+
+/** Who an image is: what its children name as their parent, and its own parent. */
+export type Identified = Pick<InspectReport, 'identity' | 'parent'>;
+
 /** A place for the new image. It appears only with `commit`. */
 export interface Sink {
   readonly kind: string;
@@ -72,6 +83,8 @@ export interface Sink {
   readonly name?: string;
   /** Source pieces are cut to this many bytes. */
   readonly largestPiece?: number;
+  /** Throws, before minutes of reading, where the new image could not be put. */
+  prepare?(image: Opened): Promise<void>;
   /** The exact size is known. */
   begin(size: number, sources: ImageSource[]): Promise<void>;
   /** The next piece, at `position`. */
@@ -214,7 +227,8 @@ export class PathSource implements ImageSource {
   readonly path: string;
   readonly name: string;
   readonly size: number;
-  readonly identity: { dev: number; ino: number };
+  readonly identity: { dev: bigint; ino: bigint };
+  readonly access: { mode: number; uid: number; gid: number };
   read(offset: number, length: number): Uint8Array;
   check(): void;
   close(): void;
@@ -225,8 +239,8 @@ export class PathSink implements Sink {
   readonly kind: string;
   readonly name: string;
   readonly largestPiece: number;
+  prepare(image: Opened): Promise<void>;
   begin(size: number, sources: ImageSource[]): Promise<void>;
-  refuse(sources: ImageSource[]): void;
   write(piece: Piece, position: number, sources: ImageSource[]): Promise<void>;
   commit(): Promise<void>;
   abort(): Promise<void>;

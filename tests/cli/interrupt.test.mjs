@@ -26,7 +26,7 @@ const moments = [
 ];
 
 for (const [moment, count, reached] of moments) {
-  for (const signal of /** @type {const} */ (['SIGINT', 'SIGTERM'])) {
+  for (const signal of /** @type {const} */ (['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'])) {
     const skip = process.platform === 'linux' ? false : 'looks into /proc';
     test(`${signal} ${moment} leaves nothing and exits with 130`, { skip }, async () => {
       const folder = path(`${signal} ${moment}`);

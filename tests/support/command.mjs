@@ -4,9 +4,9 @@ import { fileURLToPath } from 'node:url';
 
 export const command = fileURLToPath(new URL('../../cli/vhd-compactor.js', import.meta.url));
 
-/** @param {string[]} args @param {{ cwd?: string }} [options] */
+/** @param {string[]} args @param {import('node:child_process').SpawnSyncOptions} [options] */
 export function vhdCompactor(args, options = {}) {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [command, ...args], { encoding: 'utf8', ...options });
+  const { status, stdout, stderr } = spawnSync(process.execPath, [command, ...args], { ...options, encoding: 'utf8' });
   return { status, stdout, stderr };
 }
 
