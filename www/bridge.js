@@ -8,6 +8,7 @@
  */
 
 /** @import { Answer, Calls, Failure, Told } from './types.js' */
+/** @import { Cause } from './diagnose.js' */
 
 /** A failure as the engine told it, with the engine's stable code. */
 export class EngineError extends Error {
@@ -17,7 +18,19 @@ export class EngineError extends Error {
     this.name = 'EngineError';
     this.code = code;
     this.site = site;
+    /** What the file itself tells about it. @type {Cause | null} */
+    this.known = null;
   }
+}
+
+/**
+ * Whatever was thrown, as an error with a code.
+ * @param {unknown} thrown
+ */
+export function asEngineError(thrown) {
+  if (thrown instanceof EngineError) return thrown;
+  const message = thrown instanceof Error ? thrown.message : String(thrown);
+  return new EngineError({ code: 'internal', message, site: null });
 }
 
 /** Events: `progress`, `map`, `log`, each a `CustomEvent` with the report as its detail. */

@@ -29,14 +29,17 @@ export const integer = (count) => count.toLocaleString('en');
 export const exactBytes = (count) => `${integer(count)} ${count === 1 ? 'byte' : 'bytes'}`;
 
 /**
- * `63 %`; never `100 %` for a part and never `0 %` for something.
+ * `63 %`, `0.4 %`, `99.7 %`; never `100 %` for a part and never `0 %` for something.
  * @param {number} part
  * @param {number} whole
  */
 export function percent(part, whole) {
   if (whole <= 0 || part <= 0) return '0\u00a0%';
   if (part >= whole) return '100\u00a0%';
-  return `${Math.min(99, Math.max(1, Math.round((part / whole) * 100)))}\u00a0%`;
+  const share = (part / whole) * 100;
+  if (share < 0.1) return 'under 0.1\u00a0%';
+  if (share > 99.9) return 'over 99.9\u00a0%';
+  return `${share < 1 || share >= 99.5 ? Number(share.toFixed(1)) : Math.round(share)}\u00a0%`;
 }
 
 /**
@@ -47,9 +50,9 @@ export function duration(seconds) {
   if (seconds < 1) return 'less than a second';
   if (seconds < 90) return `${plural(Math.round(seconds), 'second')}`;
   const minutes = Math.round(seconds / 60);
-  if (minutes < 90) return `${minutes} minutes`;
+  if (minutes < 90) return plural(minutes, 'minute');
   const hours = Math.floor(minutes / 60);
-  return `${plural(hours, 'hour')} ${plural(minutes % 60, 'minute')}`;
+  return minutes % 60 === 0 ? plural(hours, 'hour') : `${plural(hours, 'hour')} ${plural(minutes % 60, 'minute')}`;
 }
 
 /** @param {number} bytesPerSecond */
@@ -61,32 +64,14 @@ export const rate = (bytesPerSecond) => `${bytes(bytesPerSecond)}/s`;
  */
 export const plural = (count, noun) => `${integer(count)} ${noun}${count === 1 ? '' : 's'}`;
 
-/**
- * The name of the new image: `disk.vhdx` becomes `disk-compacted.vhdx`, `web.avhdx` keeps its kind.
- * @param {string} name of the source
- * @param {string} from format of the source
- * @param {string} to format of the new image
- */
-export function outputName(name, from, to) {
-  const dot = name.lastIndexOf('.');
-  const stem = dot > 0 ? name.slice(0, dot) : name || 'disk';
-  const extension = dot > 0 && from === to && /^\.a?vhdx?$/i.test(name.slice(dot)) ? name.slice(dot) : `.${to}`;
-  return `${stem}-compacted${extension}`;
-}
+/** Unicode's ways of making one name look like another: controls, direction marks, invisible joiners. */
+export const DECEIVING = /[\p{Cc}\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]/gu;
 
 /**
- * The `n`th name to try where the first is taken: `disk-compacted (2).vhdx`.
- * @param {string} name
- * @param {number} n from 1
+ * A character that cannot be seen, as one that can: `U+202E` in brackets.
+ * @param {string} character
  */
-export function numberedName(name, n) {
-  if (n <= 1) return name;
-  const dot = name.lastIndexOf('.');
-  return dot > 0 ? `${name.slice(0, dot)} (${n})${name.slice(dot)}` : `${name} (${n})`;
-}
-
-// Unicode's ways of making one name look like another: controls, direction marks, invisible joiners.
-const DECEIVING = /[\p{Cc}\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]/gu;
+const shown = (character) => `⟨U+${(character.codePointAt(0) ?? 0).toString(16).toUpperCase().padStart(4, '0')}⟩`;
 
 /**
  * Text out of an image, for the eye: nothing invisible, nothing endless.
@@ -94,6 +79,6 @@ const DECEIVING = /[\p{Cc}\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]/gu;
  * @param {number} [limit]
  */
 export function displayText(text, limit = 200) {
-  const clean = text.replace(DECEIVING, '\ufffd');
+  const clean = text.replace(DECEIVING, shown);
   return clean.length > limit ? `${clean.slice(0, limit)}…` : clean;
 }

@@ -6,8 +6,9 @@
  *      └─► needs-parent | failed
  */
 
-import { Engine, EngineError } from './bridge.js';
+import { Engine, EngineError, asEngineError } from './bridge.js';
 import { assumed, defaultChoices, mustAskDynamic, variants } from './choices.js';
+import { diagnose } from './diagnose.js';
 
 /** @import { BlockMap, Choices, CompactReport, Destination, Estimated, InspectReport, JobProgress, LogEntry, Picked } from './types.js' */
 /** @import { Missing } from './chain.js' */
@@ -128,7 +129,7 @@ export class DiskImage extends EventTarget {
       this.#enter('ready');
       void this.#estimateOthers();
     } catch (error) {
-      this.#fail(error);
+      await this.#fail(error);
     }
   }
 
@@ -155,7 +156,7 @@ export class DiskImage extends EventTarget {
       await this.refreshMap();
       await this.#estimateOthers();
     } catch (error) {
-      this.#fail(error);
+      await this.#fail(error);
     }
   }
 
@@ -178,7 +179,7 @@ export class DiskImage extends EventTarget {
       const map = await this.#theEngine().call('blockMap', this.#mapCells, assumed(this.report, this.choices));
       if (turn === this.#mapTurn) this.#setMap(map);
     } catch (error) {
-      this.#fail(error);
+      await this.#fail(error);
     }
   }
 
@@ -214,7 +215,7 @@ export class DiskImage extends EventTarget {
     } catch (error) {
       if (this.#cancelAsked || (error instanceof EngineError && error.code === 'cancelled')) {
         this.#backToReady();
-      } else this.#fail(error);
+      } else await this.#fail(error);
       return false;
     }
   }
@@ -273,7 +274,7 @@ export class DiskImage extends EventTarget {
       await this.refreshMap();
       void this.#estimateOthers();
     } catch (error) {
-      this.#fail(error);
+      await this.#fail(error);
     }
   }
 
@@ -295,7 +296,7 @@ export class DiskImage extends EventTarget {
         if (name !== 'now' && turn === this.#estimateTurn) await this.#estimate({ [name]: choices }, turn);
       }
     } catch (error) {
-      this.#fail(error);
+      await this.#fail(error);
     }
   }
 
@@ -358,12 +359,13 @@ export class DiskImage extends EventTarget {
     this.#tell('state');
   }
 
-  /** @param {unknown} error */
-  #fail(error) {
+  /** @param {unknown} thrown */
+  async #fail(thrown) {
     // An engine that was ended on purpose is no failure.
-    if (error instanceof EngineError && error.code === 'cancelled') return;
-    this.error =
-      error instanceof EngineError ? error : new EngineError({ code: 'internal', message: String(error), site: null });
+    if (thrown instanceof EngineError && thrown.code === 'cancelled') return;
+    const error = asEngineError(thrown);
+    error.known = await diagnose(error, [this.file, ...this.#parentFiles()]);
+    this.error = error;
     this.#enter('failed');
   }
 

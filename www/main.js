@@ -6,15 +6,19 @@ import './styles/page.css';
 
 import { outputFormat } from './choices.js';
 import { childrenOf, resolveChain } from './chain.js';
-import { bytes, outputName, plural } from './format.js';
+import { bytes, plural } from './format.js';
 import { DiskImage } from './image.js';
 import { fromDrop, fromHandles, fromInput, isSameFile, sample } from './intake.js';
+import { outputName } from './names.js';
+import { lackingEngine } from './features.js';
 import { enqueue } from './queue.js';
 import { downloadTarget } from './save.js';
 import { imageCard } from './ui/card.js';
 import { mountCompare } from './ui/compare.js';
 import { byId } from './ui/dom.js';
+import { notice } from './ui/notice.js';
 import { mountUpdates } from './ui/update.js';
+import { NO_ENGINE } from './words.js';
 
 /** @import { Picked } from './types.js' */
 
@@ -27,6 +31,7 @@ const chooseFiles = () => files.click();
 const compare = mountCompare();
 mountIntake();
 mountModes();
+tellWhatIsMissing();
 byId('download-all').addEventListener('click', downloadAll);
 byId('version').textContent = PAGE_VERSION;
 void mountUpdates(() => cards.size > 0);
@@ -53,6 +58,12 @@ function mountIntake() {
     void fromDrop(event.dataTransfer).then(isComparing() ? compare.take : add);
   });
   window.launchQueue?.setConsumer(({ files: handles }) => void fromHandles(handles).then(add));
+}
+
+/** Where the engine cannot run at all, that is told now and not after a person has found their disk. */
+function tellWhatIsMissing() {
+  const lacking = lackingEngine();
+  if (lacking) byId('cannot-run').replaceChildren(notice('bad', NO_ENGINE[lacking]));
 }
 
 function isComparing() {

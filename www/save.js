@@ -9,7 +9,7 @@
  * before it could be refused. Here the page names the file, and never an existing one.
  */
 
-import { numberedName } from './format.js';
+import { numberedName } from './names.js';
 import { EngineError } from './bridge.js';
 
 /** @import { Destination, Picked } from './types.js' */

@@ -4,6 +4,7 @@
  */
 
 /** @import { Failure } from './types.js' */
+/** @import { Cause } from './diagnose.js' */
 /** @typedef {{ title: string, meaning: string, next: string }} Words */
 
 const SAFE = 'Your file has only been read; it is as it was, and nothing new was left behind.';
@@ -24,7 +25,7 @@ export const ERRORS = {
   'write-failed': {
     title: 'The new image could not be written',
     meaning: SAFE,
-    next: 'Try another place, or save it with Download instead.',
+    next: 'Try another place, or another way of saving.',
   },
   'out-of-space': {
     title: 'There is not enough room for the new image',
@@ -44,7 +45,7 @@ export const ERRORS = {
   'not-recognised': {
     title: 'This is not a VHD or VHDX image',
     meaning: SAFE,
-    next: 'Choose a file that ends in .vhd, .vhdx or .avhdx. For VMDK, VDI or QCOW2 disks, “qemu-img convert -O vhdx” makes a VHDX first.',
+    next: 'What makes a VHD or VHDX is missing at its start and at its end, whatever its name says. Choose the disk image itself; a raw disk becomes one with “qemu-img convert -f raw -O vhdx”.',
   },
   corrupt: {
     title: 'The image is damaged',
@@ -119,10 +120,69 @@ export const ERRORS = {
   },
 };
 
+/**
+ * Where the file itself tells more than the engine's code: the known causes, in the same three sentences.
+ * @type {Record<Cause['cause'], (what: string) => Words>}
+ */
+export const CAUSES = {
+  gone: () => ({
+    title: 'The file is no longer there',
+    meaning:
+      'It was moved, renamed or deleted, or its drive was removed, since you gave it to this page. Nothing was written.',
+    next: 'Put it back, or connect the drive again; then drop the file once more.',
+  }),
+  empty: () => ({
+    title: 'The file is empty',
+    meaning: 'It has no bytes at all, so there is no disk in it. Nothing was written.',
+    next: 'Is a copy or a download still under way, or did one fail? Choose the complete file.',
+  }),
+  text: () => ({
+    title: 'This is a text file, not a disk image',
+    meaning: SAFE,
+    next: 'Its name may end as an image’s does, but it holds text: perhaps the error page of a download, or a list. Choose the disk image itself.',
+  }),
+  packed: (what) => ({
+    title: `This is a packed file (${what})`,
+    meaning: SAFE,
+    next: 'Unpack it first, then drop the disk image that comes out.',
+  }),
+  'other-image': (what) => ({
+    title: `This is a disk image of another kind (${what})`,
+    meaning: SAFE,
+    next: 'Only VHD and VHDX are handled here. “qemu-img convert -O vhdx” makes a VHDX of it first.',
+  }),
+  unfinished: () => ({
+    title: 'The file ends too early',
+    meaning:
+      'Its own tables speak of more than is there, so a part of the disk is missing. Your file has only been read; it is as it was.',
+    next: 'Is this an unfinished copy or download? Compare its size with the original’s, and copy it again. If there is no other copy, make one of this file before anything else is tried.',
+  }),
+  'no-footer': () => ({
+    title: 'The end of this VHD is missing',
+    meaning:
+      'Every VHD ends with a footer that says what it is; here, other bytes stand there. Your file has only been read; it is as it was.',
+    next: 'Is this an unfinished copy or download? Then copy it again. If it is a raw disk that was only named .vhd, “qemu-img convert -f raw -O vhdx” makes an image of it.',
+  }),
+};
+
+/** What is said where the page cannot work at all in this browser. @type {Record<'off' | 'old', Words>} */
+export const NO_ENGINE = {
+  off: {
+    title: 'WebAssembly is switched off in this browser',
+    meaning:
+      'The part of this page that reads disk images needs it, so nothing can be opened here. Your files are as they were.',
+    next: 'Strict security settings switch it off (“Enhanced security” in Edge, “Lockdown Mode” on Apple’s systems): allow it for this page, or use another browser.',
+  },
+  old: {
+    title: 'This browser is too old for this page',
+    meaning: 'It lacks a part of WebAssembly that is needed to read disk images. Your files are as they were.',
+    next: 'Use a current Chrome, Edge, Firefox or Safari.',
+  },
+};
+
 /** @type {Record<string, string>} */
 export const PHASES = {
   queued: 'Getting ready',
-  analyse: 'Reading the disk’s tables',
   scan: 'Looking through the disk for zeros',
   write: 'Writing the new image',
   finish: 'Putting the new image in its place',

@@ -6,7 +6,11 @@ import { inRoot } from '../../scripts/lib/paths.mjs';
 import { arrange, capacity } from '../../www/blockmap.js';
 import { baseName, childrenOf, resolveChain } from '../../www/chain.js';
 import { mustAskDynamic, variants } from '../../www/choices.js';
+import { whatItIs } from '../../www/diagnose.js';
 import * as format from '../../www/format.js';
+import * as names from '../../www/names.js';
+import { remedyOf } from '../../www/remedies.js';
+import { lackingEngine } from '../../www/features.js';
 import { BLOCK_CLASSES, ERRORS } from '../../www/words.js';
 
 test('sizes read as people say them', () => {
@@ -27,8 +31,11 @@ test('sizes read as people say them', () => {
 });
 
 test('percentages never claim all or nothing', () => {
-  assert.equal(format.percent(1, 100_000), '1\u00a0%');
-  assert.equal(format.percent(99_999, 100_000), '99\u00a0%');
+  assert.equal(format.percent(1, 100_000), 'under 0.1\u00a0%');
+  assert.equal(format.percent(4, 1000), '0.4\u00a0%');
+  assert.equal(format.percent(99_999, 100_000), 'over 99.9\u00a0%');
+  assert.equal(format.percent(997, 1000), '99.7\u00a0%');
+  assert.equal(format.percent(1, 3), '33\u00a0%');
   assert.equal(format.percent(0, 5), '0\u00a0%');
   assert.equal(format.percent(5, 5), '100\u00a0%');
   assert.equal(format.percent(5, 0), '0\u00a0%');
@@ -39,19 +46,88 @@ test('times are no more exact than they can be', () => {
   assert.equal(format.duration(1), '1 second');
   assert.equal(format.duration(89), '89 seconds');
   assert.equal(format.duration(100), '2 minutes');
+  assert.equal(format.duration(7200), '2 hours');
   assert.equal(format.duration(5400), '1 hour 30 minutes');
 });
 
-test('the new image gets a name of its own', () => {
-  assert.equal(format.outputName('disk.vhdx', 'vhdx', 'vhdx'), 'disk-compacted.vhdx');
-  assert.equal(format.outputName('web.AVHDX', 'vhdx', 'vhdx'), 'web-compacted.AVHDX');
-  assert.equal(format.outputName('disk.vhdx', 'vhdx', 'vhd'), 'disk-compacted.vhd');
-  assert.equal(format.outputName('disk', 'vhd', 'vhd'), 'disk-compacted.vhd');
-  assert.equal(format.numberedName('disk-compacted.vhd', 2), 'disk-compacted (2).vhd');
+test('the new image gets a name of its own, legal on every system', () => {
+  const { outputName } = names;
+  assert.equal(outputName('disk.vhdx', 'vhdx', 'vhdx'), 'disk-compacted.vhdx');
+  assert.equal(outputName('web.AVHDX', 'vhdx', 'vhdx'), 'web-compacted.AVHDX');
+  assert.equal(outputName('disk.vhdx', 'vhdx', 'vhd'), 'disk-compacted.vhd');
+  assert.equal(outputName('disk', 'vhd', 'vhd'), 'disk-compacted.vhd');
+  assert.equal(outputName('disk.img', 'vhd', 'vhd'), 'disk-compacted.vhd');
+  assert.equal(outputName('a:b?.vhd', 'vhd', 'vhd'), 'a_b_-compacted.vhd');
+  assert.equal(outputName('a\u202egpj.vhd', 'vhd', 'vhd'), 'a_gpj-compacted.vhd');
+  assert.equal(outputName('con.old.vhd', 'vhd', 'vhd'), '_con.old-compacted.vhd');
+  assert.equal(outputName('   .vhd', 'vhd', 'vhd'), 'disk-compacted.vhd');
+  for (const long of ['ä'.repeat(255), '💾'.repeat(90)]) {
+    const made = outputName(`${long}.vhdx`, 'vhdx', 'vhdx');
+    assert.ok(Buffer.byteLength(made) <= 220, made);
+    assert.ok(made.endsWith('-compacted.vhdx') && encodeURIComponent(made), made);
+    assert.equal(names.nameProblem(made), '');
+  }
+  assert.equal(names.numberedName('disk-compacted.vhd', 2), 'disk-compacted (2).vhd');
+});
+
+test('what a person types as a name is checked, and gets its extension', () => {
+  for (const bad of [
+    '',
+    '   ',
+    '..',
+    'a/b.vhd',
+    'a\\b.vhd',
+    'NUL.vhd',
+    'com1',
+    'x.',
+    'a\u200bb.vhd',
+    'a\nb.vhd',
+    'x'.repeat(300),
+  ]) {
+    assert.notEqual(names.nameProblem(bad), '', JSON.stringify(bad));
+  }
+  for (const good of ['disk.vhd', 'Größe 2.vhdx', '.hidden.vhd', 'console.vhd']) {
+    assert.equal(names.nameProblem(good), '');
+  }
+  assert.equal(names.withExtension('disk', 'vhdx'), 'disk.vhdx');
+  assert.equal(names.withExtension('disk.2026', 'vhdx'), 'disk.2026.vhdx');
+  assert.equal(names.withExtension(' disk.VHDX ', 'vhdx'), 'disk.VHDX');
+  assert.equal(names.withExtension('disk.avhdx', 'vhdx'), 'disk.avhdx');
+  assert.equal(names.withExtension('disk.vhd', 'vhdx'), 'disk.vhdx', 'one of the other format would be misread');
+});
+
+test('a file that is no image is told apart by its bytes', () => {
+  const head = (/** @type {string} */ text, at = 0) => {
+    const bytes = new Uint8Array(4096).fill(0x81);
+    bytes.set(Buffer.from(text, 'latin1'), at);
+    return bytes;
+  };
+  const nothing = new Uint8Array(512);
+  assert.equal(whatItIs('a.vhd', head('KDMV'), nothing)?.what, 'VMDK');
+  assert.equal(whatItIs('a.vhd', head('QFI\xfb'), nothing)?.what, 'QCOW2');
+  assert.equal(whatItIs('a.vhd', head('PK\x03\x04'), nothing)?.cause, 'packed');
+  assert.equal(whatItIs('a.vhd', Buffer.from('Dear all, ñ'), nothing)?.cause, 'text');
+  assert.equal(whatItIs('a.vhd', Buffer.from('<!doctype html>\r\n\t'), nothing)?.cause, 'text');
+  assert.equal(whatItIs('a.vhd', Buffer.from('text\0'), nothing), null, 'no text has a zero byte');
+  const boot = head('\x55\xaa', 510);
+  assert.equal(whatItIs('a.vhd', boot, nothing)?.cause, 'no-footer');
+  assert.equal(whatItIs('a.raw', boot, nothing), null);
+});
+
+test('every reason for declining a volume has a title, and the frequent ones a command', () => {
+  const declared = readFileSync(inRoot('src/fs/mod.rs'), 'utf8');
+  const codes = [...declared.matchAll(/Self::\w+ => "([a-z-]+)"/g)].map(([, code]) => code);
+  assert.ok(codes.length >= 11);
+  const volume = (/** @type {string | undefined} */ reason, /** @type {string} */ fileSystem) =>
+    /** @type {any} */ ({ fileSystem, declined: { reason, detail: '' } });
+  for (const code of codes) assert.notEqual(remedyOf(volume(code, 'NTFS')).title, 'cannot be judged', code);
+  assert.ok(remedyOf(volume('dirty', 'ext4')).commands.includes('wsl --shutdown'));
+  assert.ok(remedyOf(volume('hibernated', 'NTFS')).commands.length > 0);
+  assert.ok(remedyOf(volume('error-state', 'FAT32')).commands.length > 0);
 });
 
 test('text from outside shows what it holds', () => {
-  assert.equal(format.displayText('a\u202egpj.exe\u0000b'), 'a\ufffdgpj.exe\ufffdb');
+  assert.equal(format.displayText('a\u202egpj.exe\u0000b'), 'a⟨U+202E⟩gpj.exe⟨U+0000⟩b');
   assert.equal(format.displayText('x'.repeat(300)).length, 201);
   assert.equal(baseName('C:\\VMs\\base.vhdx'), 'base.vhdx');
   assert.equal(baseName('/srv/base.vhdx'), 'base.vhdx');
@@ -68,6 +144,8 @@ test('every failure has its words', () => {
     assert.match(words.title, /^[A-Z].*[^.]$/, code);
   }
 });
+
+test('this engine can run the engine: the probe is a valid module', () => assert.equal(lackingEngine(), null));
 
 test('every class of block has a name, a meaning and a place in the legend', () => {
   assert.deepEqual(BLOCK_CLASSES.map(({ id }) => id).sort(), [0, 1, 2, 3, 4, 5, 6, 7]);

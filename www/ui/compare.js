@@ -1,7 +1,8 @@
 /** The second mode: compare an image with its compacted twin. */
 
 import { announce } from '../announce.js';
-import { Engine, EngineError } from '../bridge.js';
+import { Engine, asEngineError } from '../bridge.js';
+import { diagnose } from '../diagnose.js';
 import { bytes } from '../format.js';
 import { guarded, setTitle } from '../guard.js';
 import { fromDrop, fromInput } from '../intake.js';
@@ -134,8 +135,8 @@ async function compare({ original, compacted, parents, choices }, start) {
     outcome.replaceChildren(same(report));
     announce('The two images hold the same.');
   } catch (error) {
-    const failure =
-      error instanceof EngineError ? error : new EngineError({ code: 'internal', message: String(error), site: null });
+    const failure = asEngineError(error);
+    failure.known = await diagnose(failure, [original, compacted, ...parents]);
     outcome.replaceChildren(
       failure.code === 'cancelled' ? notice('plain', { title: 'Cancelled' }) : failureNotice(failure),
     );

@@ -2,6 +2,9 @@
 
 import { bytes, displayText, exactBytes } from '../format.js';
 
+/** How long a button says that it has copied. */
+const COPIED_MS = 2000;
+
 /**
  * An element with attributes and children; strings become text.
  * @template {keyof HTMLElementTagNameMap} T
@@ -60,6 +63,39 @@ export const size = (count) => el('data', { value: String(count), title: exactBy
  * @param {number} [limit]
  */
 export const foreign = (text, limit) => el('bdi', {}, displayText(text, limit));
+
+/**
+ * A sentence of the engine: what it sets in backticks is something to type.
+ * @param {string} text
+ * @param {number} [limit]
+ * @returns {Node[]}
+ */
+export const prose = (text, limit = 1000) =>
+  displayText(text, limit)
+    .split('`')
+    .map((part, index) => (index % 2 === 1 ? el('kbd', {}, part) : document.createTextNode(part)));
+
+/**
+ * A command with a button that copies it.
+ * @param {string} command
+ */
+export function copyable(command) {
+  const code = el('code', {}, command);
+  const copy = button('Copy', () => {
+    navigator.clipboard.writeText(command).then(
+      () => {
+        copy.textContent = 'Copied';
+        setTimeout(() => {
+          copy.textContent = 'Copy';
+        }, COPIED_MS);
+      },
+      // Where the browser refuses, the text is marked for a copy by hand.
+      () => window.getSelection()?.selectAllChildren(code),
+    );
+  });
+  copy.setAttribute('aria-label', `Copy: ${command}`);
+  return el('div', { class: 'command' }, code, copy);
+}
 
 /**
  * @param {string} label

@@ -1,8 +1,10 @@
 /** What is in the image: its own facts and its volumes. */
 
-import { bytes, displayText, plural } from '../format.js';
+import { bytes, plural } from '../format.js';
+import { obstacles, remedyOf } from '../remedies.js';
 import { DISK_TYPES } from '../words.js';
-import { el, foreign, size } from './dom.js';
+import { el, foreign, prose, size } from './dom.js';
+import { volumeKind } from './volumes.js';
 
 /** @import { DiskImage } from '../image.js' */
 /** @import { InspectReport } from '../types.js' */
@@ -42,7 +44,7 @@ function volumes(report) {
         el(
           'div',
           { class: 'volume-head' },
-          el('strong', {}, foreign(volume.fileSystem === 'unknown' ? volume.type : volume.fileSystem)),
+          el('strong', {}, foreign(volumeKind(volume))),
           name ? el('span', { class: 'volume-name' }, foreign(name)) : null,
           el(
             'span',
@@ -52,20 +54,22 @@ function volumes(report) {
           ),
         ),
         known ? meter(free, volume.length) : null,
-        volume.declined ? whyDeclined(volume.declined.detail) : null,
+        volume.declined ? whyDeclined(volume, report) : null,
       );
     }),
   );
 }
 
 /**
- * The reason in words; where it was seen is for who asks.
- * @param {string} detail a sentence, then perhaps a place in brackets
+ * The reason in words, unless it is the headline already.
+ * @param {InspectReport['volumes'][number]} volume
+ * @param {InspectReport} report
  */
-function whyDeclined(detail) {
-  const [, sentence = detail, place] = /^(.*?)(?: \[([^[\]]+)\])?$/s.exec(detail) ?? [];
-  const title = place ? `Seen in: ${displayText(place)}` : undefined;
-  return el('p', { class: 'why-declined', title }, foreign(sentence, 1000));
+function whyDeclined(volume, report) {
+  if (obstacles(report).includes(volume)) {
+    return el('p', { class: 'why-declined' }, `Its free space is not known: it ${remedyOf(volume).title} (see above).`);
+  }
+  return el('p', { class: 'why-declined' }, ...prose(volume.declined?.detail ?? ''));
 }
 
 /**

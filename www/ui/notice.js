@@ -1,8 +1,8 @@
 /** A message in three sentences: what happened, what it means for the data, what to do next. */
 
 import { displayText } from '../format.js';
-import { ERRORS } from '../words.js';
-import { fromTemplate } from './dom.js';
+import { CAUSES, ERRORS } from '../words.js';
+import { fromTemplate, prose } from './dom.js';
 
 /** @import { EngineError } from '../bridge.js' */
 
@@ -21,9 +21,11 @@ const DETAIL_MATTERS = new Set([
  * @param {Node[]} actions
  */
 export function failureNotice(error, actions = []) {
-  const element = notice('bad', ERRORS[error.code], detailOf(error), actions);
+  const { known, code } = error;
+  const words = known ? CAUSES[known.cause](known.what) : ERRORS[code];
+  const element = notice('bad', words, detailOf(error), actions);
   const details = element.querySelector('details');
-  if (details) details.open = DETAIL_MATTERS.has(error.code);
+  if (details) details.open = !known && DETAIL_MATTERS.has(code);
   return element;
 }
 
@@ -38,7 +40,7 @@ export function notice(tone, { title, meaning, next }, detail = '', actions = []
   root.classList.add(tone);
   slot('title').textContent = title;
   for (const [name, text] of Object.entries({ meaning, next })) {
-    slot(name).textContent = text ?? '';
+    slot(name).replaceChildren(...prose(text ?? ''));
     slot(name).hidden = !text;
   }
   slot('more').hidden = detail === '';

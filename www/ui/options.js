@@ -38,6 +38,22 @@ export function questions(image) {
   return join(parts);
 }
 
+/**
+ * The options that would still make the new image smaller, in words; empty where none would.
+ * @param {DiskImage} image
+ */
+export function whatWouldHelp(image) {
+  /** @type {[string, string, string][]} */
+  const candidates = [
+    ['smaller blocks', 'now', 'block:smallest'],
+    ['emptied page files', 'now', 'dropPageFiles:yes'],
+    ['giving up shadow copies', 'now', 'ignoreShadowCopies:yes'],
+    ['merging it with its parents', 'now', 'flatten:yes'],
+    ['leaving out free space', 'now', 'mode:full'],
+  ];
+  return candidates.filter(([, without, withIt]) => (gain(image, without, withIt) ?? 0) > 0).map(([name]) => name);
+}
+
 /** @typedef {{ element: HTMLElement, update: () => void }} Part */
 
 /** @param {Part[]} parts */
@@ -89,14 +105,14 @@ function blockSize(image, report) {
   const part = radios(image, 'Block size', 'block', () => (image.choices.blockSize ? 'smallest' : 'keep'), [
     {
       value: 'keep',
-      label: 'Keep',
-      hint: `${bytes(report.blockSize)}, as in your image.`,
+      label: `Keep ${bytes(report.blockSize)}`,
+      hint: 'As in your image.',
       effect: () => outputSize(image, 'block:keep'),
       sets: { blockSize: undefined },
     },
     {
       value: 'smallest',
-      label: 'Smallest',
+      label: 'Smaller blocks',
       hint: 'Lets smaller gaps go. The disk may grow a little more slowly.',
       effect: () => (smallest() ? outputSize(image, 'block:smallest') : null),
       get sets() {
@@ -108,7 +124,9 @@ function blockSize(image, report) {
     element: part.element,
     update() {
       part.update();
-      part.element.hidden = smallest() === null || !image.estimateOf('block:smallest');
+      // Offered where it helps; once it is chosen it stays, so that there is a way back.
+      const helps = (gain(image, 'block:keep', 'block:smallest') ?? 0) > 0;
+      part.element.hidden = smallest() === null || !(helps || image.choices.blockSize);
     },
   };
 }
@@ -148,10 +166,11 @@ function alsoRemove(image) {
   const pageFiles = checkbox(image, 'dropPageFiles', {
     label: 'Empty page and swap files',
     hint: 'The system makes them anew when it starts.',
-    effect: () =>
-      image.isOpen('dropPageFiles:yes')
-        ? '…'
-        : changeText(gain(image, 'dropPageFiles:no', 'dropPageFiles:yes'), 'none found'),
+    effect: () => {
+      if (image.isOpen('dropPageFiles:yes')) return '…';
+      const saved = gain(image, 'dropPageFiles:no', 'dropPageFiles:yes') ?? 0;
+      return saved > 0 || image.choices.dropPageFiles ? changeText(saved) : null;
+    },
   });
   const scrub = checkbox(image, 'scrub', {
     label: 'Wipe what was deleted',
@@ -257,13 +276,9 @@ function gain(image, without, withIt) {
   return before && after ? before.outputSize - after.outputSize : null;
 }
 
-/**
- * @param {number | null} saved
- * @param {string} none
- */
-function changeText(saved, none) {
-  if (saved === null) return null;
-  if (saved === 0) return none;
+/** @param {number} saved */
+function changeText(saved) {
+  if (saved === 0) return 'no change in size';
   return saved > 0 ? `saves ${bytes(saved)}` : `${bytes(-saved)} more`;
 }
 
@@ -324,10 +339,12 @@ function checkbox(image, name, words) {
  * @returns {Part}
  */
 function group(legend, parts) {
+  const element = el('fieldset', {}, el('legend', {}, legend), ...parts.map((part) => part.element));
   return {
-    element: el('fieldset', {}, el('legend', {}, legend), ...parts.map((part) => part.element)),
+    element,
     update() {
       parts.forEach((part) => part.update());
+      element.hidden = parts.every((part) => part.element.hidden);
     },
   };
 }

@@ -2,20 +2,25 @@
 
 import { EngineError } from '../bridge.js';
 import { outputFormat } from '../choices.js';
-import { bytes, displayText, duration, outputName } from '../format.js';
+import { bytes, duration } from '../format.js';
+import { nameProblem, outputName, withExtension } from '../names.js';
 import { enqueue } from '../queue.js';
+import { obstacles, remedyOf } from '../remedies.js';
 import { CLOSING_BYTES_PER_SECOND, canPickFolder, createIn, downloadTarget, pickFolder } from '../save.js';
-import { el, foreign, fromTemplate } from './dom.js';
+import { copyable, el, fromTemplate, prose } from './dom.js';
 import { headline } from './headline.js';
 import { inside } from './inside.js';
 import { mountMap } from './map.js';
 import { failureNotice, notice } from './notice.js';
 import { options, questions } from './options.js';
+import { volumeName } from './volumes.js';
 
 /** @import { DiskImage } from '../image.js' */
 /** @import { InspectReport } from '../types.js' */
 
 const WIDE = '(min-width: 62rem)';
+/** Reasons that stand above, with their remedy, or among the questions. */
+const SAID_ELSEWHERE = new Set(['volume-declined', 'shadow-copies']);
 
 /**
  * @param {DiskImage} image
@@ -54,7 +59,7 @@ export function readyView(image, signal) {
  */
 export function readyNotices(image, signal) {
   const { report } = image;
-  const notices = [];
+  const notices = report ? obstacles(report).map((volume) => obstacleNotice(volume)) : [];
   if (image.wasCancelled) {
     notices.push(cancelledNotice(image, signal));
   }
@@ -63,14 +68,31 @@ export function readyNotices(image, signal) {
       notice('warn', {
         title: 'Other images are built upon this one',
         meaning:
-          'They refuse a parent whose free space was left out. “Zeros only” keeps them valid, and is chosen for that reason.',
+          'They fit only a parent that reads as before. “Zeros only” keeps them valid, and is chosen for that reason.',
       }),
     );
   }
   for (const { message } of report?.warnings ?? []) {
-    notices.push(notice('warn', { title: displayText(message, 600) }));
+    notices.push(notice('warn', { title: 'Good to know', meaning: message }));
   }
   return notices;
+}
+
+/**
+ * Why a volume keeps its free space, and what to do about it: above all else, and only there.
+ * @param {InspectReport['volumes'][number]} volume
+ */
+function obstacleNotice(volume) {
+  const { title, next, commands } = remedyOf(volume);
+  const name = el('span', { class: 'volume-title' }, ...volumeName(volume));
+  const element = notice(
+    'warn',
+    { title: ` ${title}, so its free space stays`, meaning: volume.declined?.detail, next },
+    '',
+    commands.map(copyable),
+  );
+  element.querySelector('h3')?.prepend(name);
+  return element;
 }
 
 /**
@@ -99,8 +121,11 @@ function savePanel(image) {
   const name = el('input', { type: 'text', id, required: true, autocomplete: 'off', spellcheck: 'false' });
   let suggested = suggestion();
   name.value = suggested;
-  name.addEventListener('input', () => {
-    name.setCustomValidity(/[\\/:*?"<>|]/.test(name.value) ? 'A file name cannot hold any of \\ / : * ? " < > |' : '');
+  const check = () => name.setCustomValidity(nameProblem(name.value));
+  name.addEventListener('input', check);
+  name.addEventListener('change', () => {
+    if (nameProblem(name.value) === '') name.value = withExtension(name.value, outputFormat(report, image.choices));
+    check();
   });
 
   const download = el('button', { type: 'button', class: 'primary' }, 'Download');
@@ -138,6 +163,9 @@ function savePanel(image) {
     ),
     update() {
       if (name.value === suggested) name.value = suggestion();
+      else if (nameProblem(name.value) === '') {
+        name.value = withExtension(name.value, outputFormat(report, image.choices));
+      }
       suggested = suggestion();
       download.disabled = folder.disabled = image.hindrance !== null;
       hint.replaceChildren(...saveHint(image));
@@ -150,11 +178,11 @@ function saveHint(image) {
   if (image.hindrance === 'dynamic-question') return ['Answer the question above first.'];
   if (!image.estimate) return ['With these choices there is nothing to save.'];
   const { outputSize } = image.estimate;
-  const lines = [`Needs ${bytes(outputSize)} of room. Download is the faster way.`];
+  const lines = [`Needs ${bytes(outputSize)} of room.`];
   const closing = outputSize / CLOSING_BYTES_PER_SECOND;
   if (canPickFolder && closing > 5) {
     lines.push(
-      ` In a folder the browser checks the whole file once more before it appears: about ${duration(closing)}.`,
+      ` Download is the faster way: in a folder the browser checks the whole file once more before it appears, about ${duration(closing)}.`,
     );
   }
   return lines;
@@ -163,11 +191,11 @@ function saveHint(image) {
 /** @param {DiskImage} image */
 function why({ estimate }) {
   if (!estimate) return [];
-  const { reasons } = estimate;
+  const reasons = estimate.reasons.filter(({ code }) => !SAID_ELSEWHERE.has(code));
   if (reasons.length === 0) return [];
   return [
     el('h3', {}, 'Why it will not shrink more'),
-    el('ul', { class: 'reasons' }, ...reasons.map(({ message }) => el('li', {}, foreign(message, 1000)))),
+    el('ul', { class: 'reasons' }, ...reasons.map(({ message }) => el('li', {}, el('bdi', {}, ...prose(message))))),
   ];
 }
 

@@ -1,14 +1,20 @@
 /** An image that is done: before and after, the proof, what went and why, and what to do now. */
 
-import { bytes, displayText, duration, exactBytes, integer, outputName, percent } from '../format.js';
+import { bytes, duration, exactBytes, integer, percent } from '../format.js';
+import { outputName } from '../names.js';
 import { startDownload } from '../save.js';
 import { bars } from './bars.js';
-import { button, el, foreign, fromTemplate, icon, saveTextButton, size } from './dom.js';
+import { button, el, foreign, fromTemplate, icon, prose, saveTextButton, size } from './dom.js';
 import { mountMap } from './map.js';
 import { notice } from './notice.js';
+import { whatWouldHelp } from './options.js';
+import { volumeName } from './volumes.js';
 
 /** @import { DiskImage, Outcome } from '../image.js' */
 /** @import { CompactReport } from '../types.js' */
+
+/** What the engine says of differencing images that build upon the old one, by format. */
+const CHILDREN_END = 'children-invalid';
 
 /**
  * @param {DiskImage} image
@@ -20,10 +26,8 @@ export function resultView(image, signal) {
   const saved = report.inputSize - report.outputSize;
   const map = el('section', { class: 'map', 'aria-label': 'Block map' });
   const nextSteps = fromTemplate('next-steps-template');
-  if (report.readsChanged) {
-    nextSteps.slot('children').textContent =
-      'Checkpoints and other differencing images that build upon the old one will refuse the new one.';
-  }
+  const children = report.warnings.find(({ code }) => code === CHILDREN_END);
+  nextSteps.slot('children').replaceChildren(...prose(children?.message ?? ''));
   const view = el(
     'div',
     { class: 'result' },
@@ -73,13 +77,14 @@ export function resultView(image, signal) {
 
 /** @param {DiskImage} image */
 export function nothingView(image) {
+  const helpful = whatWouldHelp(image);
   return notice(
     'plain',
     {
       title: 'Nothing to gain',
       meaning:
         'The image is already as small as these choices can make it. Nothing was written; your file is as it was.',
-      next: 'A smaller block size or emptied page files may still help: see the options.',
+      next: helpful.length > 0 ? `What may still help, among the options: ${helpful.join(', ')}.` : undefined,
     },
     '',
     [button('Back to the options', () => image.again())],
@@ -92,10 +97,10 @@ export function nothingView(image) {
  * @param {CompactReport} report
  */
 function oddities(image, report) {
-  const said = new Set(['children-invalid', ...(image.report?.warnings ?? []).map(({ code }) => code)]);
+  const said = new Set([CHILDREN_END, ...(image.report?.warnings ?? []).map(({ code }) => code)]);
   return report.warnings
     .filter(({ code }) => !said.has(code))
-    .map(({ message }) => notice('warn', { title: 'Good to know', meaning: displayText(message, 1000) }));
+    .map(({ message }) => notice('warn', { title: 'Good to know', meaning: message }));
 }
 
 /** @param {CompactReport} report */
@@ -148,20 +153,23 @@ function whereItIs({ name, place, blob }) {
 }
 
 /**
+ * What went, as parts that add up to the difference between the two files.
  * @param {DiskImage} image
  * @param {CompactReport} report
  */
-function whatWent({ report: inspected, estimate }, report) {
-  const zeros = report.blocks.omitted.zero * (inspected?.blockSize ?? 0);
-  const free = (estimate?.freeByVolume ?? []).map(({ index, bytes: count }) => {
+function whatWent({ report: inspected }, report) {
+  const rows = report.dropped.map(({ volume: index, bytes: count }) => {
     const volume = inspected?.volumes.find((one) => one.index === index);
-    return {
-      label: ['Free space of ', foreign(volume?.label || volume?.name || volume?.fileSystem || 'a volume')],
-      count,
-    };
+    return { label: ['Free space of ', ...(volume ? volumeName(volume) : ['a volume'])], count };
   });
-  const rows = [...free, { label: ['Blocks that held only zeros'], count: zeros }]
-    .filter(({ count }) => count > 0)
+  const free = rows.reduce((sum, { count }) => sum + count, 0);
+  const rest = report.inputSize - report.outputSize - free;
+  rows.push({
+    label: [rest >= 0 ? 'Zeros, tables and padding' : 'Larger tables and padding of the new image'],
+    count: rest,
+  });
+  const elements = rows
+    .filter(({ count }) => count !== 0)
     .map(({ label, count }) =>
       el(
         'tr',
@@ -176,7 +184,7 @@ function whatWent({ report: inspected, estimate }, report) {
     'details',
     { class: 'breakdown', open: true },
     el('summary', {}, 'What was left out, and why'),
-    rows.length > 0 ? el('table', {}, el('tbody', {}, ...rows)) : null,
+    el('table', {}, el('tbody', {}, ...elements)),
     el(
       'p',
       { class: 'muted' },

@@ -1,0 +1,25 @@
+/** What volumes are called: as people know them, never by the number that a program counts with. */
+
+import { el, foreign } from './dom.js';
+
+/** @import { InspectReport } from '../types.js' */
+
+/** @typedef {InspectReport['volumes'][number]} Volume */
+
+/**
+ * The kind of a volume: its file system, or what the partition table says.
+ * @param {Volume} volume
+ */
+export const volumeKind = ({ fileSystem, type }) => (fileSystem === 'unknown' ? type : fileSystem);
+
+/**
+ * `“Windows” (NTFS)`, `partition 2 (ext4)`, `the disk (ext4)`.
+ * @param {Volume} volume
+ * @returns {(Node | string)[]}
+ */
+export function volumeName(volume) {
+  const name = volume.label || volume.name;
+  const kind = el('span', {}, ' (', foreign(volumeKind(volume)), ')');
+  if (name) return ['“', foreign(name), '”', kind];
+  return [volume.scheme === 'whole' ? 'the disk' : `partition ${volume.index}`, kind];
+}
