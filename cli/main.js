@@ -1,11 +1,12 @@
 /** The command: asks the library, prints what it says, and gives the exit code. */
 import { readFileSync } from 'node:fs';
 import { CompactorError, PathSink, PathSource, compact, inspect, verify } from '../lib/index.node.js';
+import { json } from '../lib/text.js';
 import { UsageError, help, parse } from './args.js';
 import { interruptible } from './interrupt.js';
 import { showProgress } from './progress.js';
 import { compactLines, failureLine, inspectLines, verifyLines } from './reports.js';
-import { json, visible } from './text.js';
+import { visible } from './text.js';
 
 /** @typedef {import('./args.js').Question} Question */
 

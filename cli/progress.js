@@ -1,5 +1,6 @@
 /** A progress bar on a terminal's last line; nothing anywhere else. */
-import { duration, size, visible } from './text.js';
+import { duration, rate } from '../lib/text.js';
+import { visible } from './text.js';
 
 /** @typedef {import('../lib/types.js').Job<unknown>} AnyJob */
 
@@ -34,14 +35,14 @@ export function showProgress(job, stream) {
   };
 }
 
-/** "Writing  ██████░░░░  61 %  310 MiB/s  12 s left", cut to the width of the terminal. */
+/** "Writing  ██████░░░░  61 %  310 MB/s  12 seconds left", cut to the width of the terminal. */
 export function progressLine(/** @type {AnyJob} */ job, /** @type {number} */ width) {
   const { phase, bytesPerSecond, secondsLeft } = job.progress;
   const percent = Math.max(0, Math.min(100, job.percentComplete));
   const done = Math.floor(percent / 5);
   const bar = '█'.repeat(done) + '░'.repeat(20 - done);
   const parts = [verbs[phase].padEnd(17), bar, `${Math.floor(percent)} %`.padStart(5)];
-  if (bytesPerSecond > 0) parts.push(`${size(bytesPerSecond)}/s`);
+  if (bytesPerSecond > 0) parts.push(rate(bytesPerSecond));
   if (secondsLeft !== null && Number.isFinite(secondsLeft)) parts.push(`${duration(secondsLeft)} left`);
   return visible(parts.join('  ')).slice(0, width - 1);
 }

@@ -1,5 +1,6 @@
 /** The reports of the library as text. Every function gives lines; whoever prints them makes them safe. */
-import { columns, duration, exactSize, number, percent, size } from './text.js';
+import { bothBytes, bytes, duration, integer, percent } from '../lib/text.js';
+import { columns } from './text.js';
 
 /**
  * @import { CompactReport, EstimateReport, InspectReport, Site, VerificationReport, VerifyReport } from '../lib/types.js'
@@ -23,13 +24,13 @@ export function inspectLines(/** @type {InspectReport} */ report) {
 /** @returns {string[][]} */
 function facts(/** @type {InspectReport} */ report) {
   const { format, diskType, blocks, parent } = report;
-  const layout = diskType === 'fixed' ? '' : `, blocks of ${size(report.blockSize)}`;
-  const partial = blocks.partiallyPresent ? `, and ${number(blocks.partiallyPresent)} in part` : '';
-  const stored = `${number(blocks.present)} of ${number(blocks.total)} stored${partial}`;
+  const layout = diskType === 'fixed' ? '' : `, blocks of ${bytes(report.blockSize)}`;
+  const partial = blocks.partiallyPresent ? `, and ${integer(blocks.partiallyPresent)} in part` : '';
+  const stored = `${integer(blocks.present)} of ${integer(blocks.total)} stored${partial}`;
   return [
-    ['Format', `${format.toUpperCase()}, ${diskType}${layout}, sectors of ${size(report.logicalSectorSize)}`],
-    ['Virtual size', exactSize(report.virtualSize)],
-    ['File size', exactSize(report.fileSize)],
+    ['Format', `${format.toUpperCase()}, ${diskType}${layout}, sectors of ${bytes(report.logicalSectorSize)}`],
+    ['Virtual size', bothBytes(report.virtualSize)],
+    ['File size', bothBytes(report.fileSize)],
     ...(diskType === 'fixed' ? [] : [['Blocks', stored]]),
     ['Created by', report.creator],
     ['Identity', report.identity],
@@ -48,14 +49,14 @@ function volumeLines(/** @type {Volume[]} */ volumes) {
 function volumeRow(/** @type {Volume} */ volume) {
   const label = volume.label || volume.name;
   const amounts = [
-    volume.declined ? 'only looked at for zeros:' : `${size(volume.freeBytes ?? 0)} free`,
-    volume.pageFileBytes ? `${size(volume.pageFileBytes)} in page files` : '',
-    volume.shadowCopyBytes ? `${size(volume.shadowCopyBytes)} held by shadow copies` : '',
+    volume.declined ? 'only looked at for zeros:' : `${bytes(volume.freeBytes ?? 0)} free`,
+    volume.pageFileBytes ? `${bytes(volume.pageFileBytes)} in page files` : '',
+    volume.shadowCopyBytes ? `${bytes(volume.shadowCopyBytes)} held by shadow copies` : '',
   ];
   return [
     volume.scheme === 'whole' ? 'whole disk' : `${volume.scheme.toUpperCase()} ${volume.index}`,
-    `at ${size(volume.start)}`,
-    size(volume.length),
+    `at ${bytes(volume.start)}`,
+    bytes(volume.length),
     volume.fileSystem,
     label ? `“${label}”` : '',
     amounts.filter(Boolean).join(', '),
@@ -71,11 +72,11 @@ function reasons(/** @type {EstimateReport | null} */ estimate) {
 function estimateRows(/** @type {EstimateReport} */ estimate, /** @type {number} */ fileSize) {
   const { outputSize, saves, exact, mayBeZeroBytes, mustStayBytes } = estimate;
   return [
-    ['New size', `${exact ? '' : 'at most '}${exactSize(Math.min(outputSize, fileSize))}`],
-    ['Saves', `${exact ? '' : 'at least '}${size(saves)} (${percent(saves, fileSize)})`],
-    ['Proved free', size(estimate.freeBytes)],
-    ['Unknown', `${size(mayBeZeroBytes)}${mayBeZeroBytes ? ', which goes where it is zero' : ''}`],
-    ['In use', `${size(mustStayBytes)}${mustStayBytes ? ', which goes where a whole block is zero' : ''}`],
+    ['New size', `${exact ? '' : 'at most '}${bothBytes(Math.min(outputSize, fileSize))}`],
+    ['Saves', `${exact ? '' : 'at least '}${bytes(saves)} (${percent(saves, fileSize)})`],
+    ['Proved free', bytes(estimate.freeBytes)],
+    ['Unknown', `${bytes(mayBeZeroBytes)}${mayBeZeroBytes ? ', which goes where it is zero' : ''}`],
+    ['In use', `${bytes(mustStayBytes)}${mustStayBytes ? ', which goes where a whole block is zero' : ''}`],
   ];
 }
 
@@ -88,22 +89,22 @@ export function compactLines(/** @type {CompactReport} */ report) {
   const saved = inputSize - outputSize;
   return [
     ...columns([
-      ['Before', exactSize(inputSize), report.input],
-      ['After', exactSize(outputSize), report.output ?? ''],
-      saved < 0 ? ['Grown by', exactSize(-saved)] : ['Saved', exactSize(saved), percent(saved, inputSize)],
+      ['Before', bothBytes(inputSize), report.input],
+      ['After', bothBytes(outputSize), report.output ?? ''],
+      saved < 0 ? ['Grown by', bothBytes(-saved)] : ['Saved', bothBytes(saved), percent(saved, inputSize)],
     ]),
     ...section('Left out', [...dropped(report), ...omitted(report)]),
     '',
     report.verified && report.verification ? `Verified: ${compared(report.verification)}` : 'Not verified.',
-    `${size(report.bytesRead)} read and ${size(report.bytesWritten)} written in ${duration(report.elapsedMs / 1000)}.`,
+    `${bytes(report.bytesRead)} read and ${bytes(report.bytesWritten)} written in ${duration(report.elapsedMs / 1000)}.`,
     ...warnings(report),
   ];
 }
 
 const dropped = (/** @type {CompactReport} */ report) =>
   report.dropped.map(
-    ({ volume, fileSystem, bytes, why }) =>
-      `  - ${size(bytes)} in ${volume ? `volume ${volume} (${fileSystem})` : `the ${fileSystem} volume`}: ${why}`,
+    ({ volume, fileSystem, bytes: count, why }) =>
+      `  - ${bytes(count)} in ${volume ? `volume ${volume} (${fileSystem})` : `the ${fileSystem} volume`}: ${why}`,
   );
 
 /** @returns {string[]} */
@@ -113,13 +114,13 @@ function omitted(/** @type {CompactReport} */ { blocks: { omitted: blocks } }) {
     [blocks.zero, 'zero'],
     [blocks.equalToParent, 'equal to the parent'],
   ]);
-  const told = kinds.filter(([count]) => count > 0).map(([count, why]) => `${number(count)} ${why}`);
+  const told = kinds.filter(([count]) => count > 0).map(([count, why]) => `${integer(count)} ${why}`);
   return told.length > 0 ? [`  - blocks: ${told.join(', ')}`] : [];
 }
 
 const compared = (/** @type {VerificationReport} */ { comparedBytes, skippedFreeBytes }) =>
-  `${exactSize(comparedBytes)} read the same in both` +
-  `${skippedFreeBytes ? `; ${size(skippedFreeBytes)} of free space need not` : ''}.`;
+  `${bothBytes(comparedBytes)} read the same in both` +
+  `${skippedFreeBytes ? `; ${bytes(skippedFreeBytes)} of free space need not` : ''}.`;
 
 /** @returns {string[]} */
 export function verifyLines(/** @type {VerifyReport} */ { verification }) {

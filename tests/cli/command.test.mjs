@@ -33,8 +33,8 @@ test('inspect as text', () => {
   assert.equal(status, 0);
   assert.equal(stderr, '');
   assert.match(stdout, /^small\.vhd$/m);
-  assert.match(stdout, /^ {2}Format +VHD, dynamic, blocks of 2 MiB, sectors of 512 bytes$/m);
-  assert.match(stdout, /^ {2}Virtual size +20 MiB \(20,971,520 bytes\)$/m);
+  assert.match(stdout, /^ {2}Format +VHD, dynamic, blocks of 2 MB, sectors of 512 bytes$/m);
+  assert.match(stdout, /^ {2}Virtual size +20 MB \(20,971,520 bytes\)$/m);
   assert.match(stdout, /^ {2}Blocks +4 of 10 stored$/m);
   assert.match(stdout, /^Volumes$/m);
   assert.match(stdout, /^Compacting$/m);
@@ -76,8 +76,8 @@ test('compact drops zero blocks, says so, and verify agrees', () => {
   const { status, stdout, stderr } = vhdCompactor(['compact', small, output]);
   assert.equal(status, 0);
   assert.equal(stderr, '', 'progress belongs on a terminal');
-  assert.match(stdout, /^ {2}Before +8\.\d MiB .* small\.vhd$/m);
-  assert.match(stdout, /^ {2}After +4\.\d MiB /m);
+  assert.match(stdout, /^ {2}Before +8 MB .* small\.vhd$/m);
+  assert.match(stdout, /^ {2}After +4\.\d+ MB /m);
   assert.match(stdout, /^ {2}- blocks: 2 zero$/m);
   assert.match(stdout, /^Verified: /m);
   assert.ok(statSync(output).size < 4.1 * MiB);
@@ -238,7 +238,7 @@ test('control characters of a name do not reach the terminal', () => {
   const image = path('a\u001b]0;title\u0007\u009b31m\u202e.vhd');
   writeFileSync(image, readFileSync(small));
   const { stdout } = vhdCompactor(['inspect', image]);
-  assert.match(stdout, /\\u\{1b\}\]0;title/);
+  assert.match(stdout, /⟨U\+001B⟩\]0;title/);
   const failed = vhdCompactor(['compact', image, image]);
   assert.equal(failed.status, 1);
   for (const text of [stdout, failed.stderr, vhdCompactor(['inspect', image, '--json']).stdout]) {

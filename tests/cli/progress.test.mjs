@@ -12,7 +12,7 @@ function jobAt(/** @type {number} */ percentComplete, /** @type {Partial<JobProg
 
 test('says what is done, how fast, and how long it will take', () => {
   const line = progressLine(jobAt(61.2, { bytesPerSecond: 325058560, secondsLeft: 12.2 }), 200);
-  assert.equal(line, 'Writing            ████████████░░░░░░░░   61 %  310 MiB/s  12 s left');
+  assert.equal(line, 'Writing            ████████████░░░░░░░░   61 %  310 MB/s  12 seconds left');
 });
 
 test('says nothing that it does not know, and fits the terminal', () => {

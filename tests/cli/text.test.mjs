@@ -1,30 +1,57 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
-import { columns, duration, exactSize, json, percent, size, visible } from '../../cli/text.js';
+import { columns, visible } from '../../cli/text.js';
+import * as text from '../../lib/text.js';
 
-test('sizes', () => {
-  for (const [bytes, text] of /** @type {const} */ ([
+/** With the no-break spaces that a person does not type. */
+const plain = (/** @type {string} */ line) => line.replaceAll('\u00a0', ' ');
+
+test('sizes count as Windows shows them', () => {
+  for (const [count, shown] of /** @type {const} */ ([
     [0, '0 bytes'],
-    [1023, '1023 bytes'],
-    [1024, '1 KiB'],
-    [1536, '1.5 KiB'],
-    [1024 * 1024 - 1, '1.0 MiB'],
-    [127 * 1024 ** 3, '127 GiB'],
-    [2040 * 1024 ** 3, '2.0 TiB'],
+    [1, '1 byte'],
+    [999, '999 bytes'],
+    [1000, '0.98 KB'],
+    [1024, '1 KB'],
+    [1536, '1.5 KB'],
+    [1024 * 1024 - 1, '1 MB'],
+    [2 * 1024 ** 2, '2 MB'],
+    [31.46 * 1024 ** 3, '31.5 GB'],
+    [127 * 1024 ** 3, '127 GB'],
+    [2040 * 1024 ** 3, '1.99 TB'],
+    [-1536, '−1.5 KB'],
   ])) {
-    assert.equal(size(bytes), text);
+    assert.equal(plain(text.bytes(count)), shown);
   }
-  assert.equal(exactSize(1536), '1.5 KiB (1,536 bytes)');
-  assert.equal(exactSize(12), '12 bytes');
+  assert.equal(plain(text.bothBytes(1536)), '1.5 KB (1,536 bytes)');
+  assert.equal(plain(text.bothBytes(12)), '12 bytes');
+  assert.equal(text.exactBytes(1), '1 byte');
+  assert.equal(plain(text.rate(310 * 1024 ** 2)), '310 MB/s');
+  assert.match(text.bytes(1024), /\u00a0/, 'a number is not broken from its unit');
 });
 
 test('times and shares', () => {
-  assert.equal(duration(1.23), '1.2 s');
-  assert.equal(duration(59.7), '60 s');
-  assert.equal(duration(600), '10 min');
-  assert.equal(duration(7260), '2 h 1 min');
-  assert.equal(percent(999, 1000), '99 %');
-  assert.equal(percent(0, 0), '0 %');
+  for (const [seconds, shown] of /** @type {const} */ ([
+    [0.4, 'less than a second'],
+    [1, '1 second'],
+    [59.7, '60 seconds'],
+    [600, '10 minutes'],
+    [7200, '2 hours'],
+    [7260, '2 hours 1 minute'],
+  ])) {
+    assert.equal(text.duration(seconds), shown);
+  }
+  for (const [part, whole, shown] of /** @type {const} */ ([
+    [9999, 10000, 'over 99.9 %'],
+    [997, 1000, '99.7 %'],
+    [4, 1000, '0.4 %'],
+    [1, 10000, 'under 0.1 %'],
+    [0, 0, '0 %'],
+    [63, 100, '63 %'],
+    [5, 5, '100 %'],
+  ])) {
+    assert.equal(plain(text.percent(part, whole)), shown);
+  }
 });
 
 test('columns are aligned, without spaces at the end', () => {
@@ -37,19 +64,40 @@ test('columns are aligned, without spaces at the end', () => {
   );
 });
 
-test('nothing that a terminal obeys gets through', () => {
-  assert.equal(visible('a\u001b[31mb\u0007\u009b2J'), 'a\\u{1b}[31mb\\u{7}\\u{9b}2J');
-  assert.equal(
-    visible('exe.\u202efdp\u2066\u200b\ufeff\n\t'),
-    'exe.\\u{202e}fdp\\u{2066}\\u{200b}\\u{feff}\\u{a}\\u{9}',
-  );
-  assert.equal(visible('half \ud800 pair \u{1f600}'), 'half \\u{d800} pair \u{1f600}');
-  assert.equal(visible('Ünïcödé – 日本'), 'Ünïcödé – 日本');
+/** One character of every kind that passes for another, or for none. */
+const deceiving = [
+  ...['\u0000', '\u0007', '\u001b', '\n', '\t', '\u007f', '\u0085', '\u009b'],
+  ...['\u00ad', '\u034f', '\u061c', '\u115f', '\u1160', '\u17b4', '\u180b', '\u180e'],
+  ...['\u200b', '\u200c', '\u200d', '\u200e', '\u200f', '\u2028', '\u2029', '\u202a', '\u202e'],
+  ...['\u2060', '\u2064', '\u2066', '\u2069', '\u206f', '\u2800', '\u3164', '\ufe00', '\ufe0f', '\ufeff', '\uffa0'],
+  ...['\ufff9', '\ufffb', '\ud800', '\udfff', '\u{1bca0}', '\u{1d173}', '\u{e0001}', '\u{e0020}', '\u{e0100}'],
+];
+
+test('one list of deceiving characters serves terminal, JSON and page', () => {
+  for (const char of deceiving) {
+    const code = (char.codePointAt(0) ?? 0).toString(16).toUpperCase().padStart(4, '0');
+    assert.equal(visible(`a${char}b`), `a⟨U+${code}⟩b`);
+    assert.equal(text.displayText(`a${char}b`), `a⟨U+${code}⟩b`);
+    const written = text.json({ label: `a${char}b` });
+    assert.match(written, /^[\n\x20-\x7e]*$/, code);
+    assert.deepEqual(JSON.parse(written), { label: `a${char}b` });
+  }
 });
 
-test('nor in JSON, whose value stays the same', () => {
-  const value = { label: 'a\u001b\u009b\u202e\u{e0001}\ud800"\n', list: [1, null] };
-  const text = json(value);
-  assert.match(text, /^[\n\x20-\x7e]*$/);
-  assert.deepEqual(JSON.parse(text), value);
+test('what is honest stays as it is', () => {
+  for (const label of ['Ünïcödé – 日本', 'данные', 'مرحبا', 'हिन्दी', '\u{1f600}', 'a\u3000b', 'e\u0301']) {
+    assert.equal(text.displayText(label), label);
+    assert.equal(visible(label), label);
+  }
+  assert.equal(visible(text.bytes(1536)), '1.5 KB');
+});
+
+test('a terminal gets one line, whatever a name holds', () => {
+  assert.equal(visible('a\u001b[31mb\u0007\u009b2J'), 'a⟨U+001B⟩[31mb⟨U+0007⟩⟨U+009B⟩2J');
+  assert.equal(visible('exe.\u202efdp'), 'exe.⟨U+202E⟩fdp');
+});
+
+test('a page gets no endless text, and no half of a character', () => {
+  assert.equal(text.displayText('x'.repeat(300)), `${'x'.repeat(200)}…`);
+  assert.equal(text.displayText('\u{1f600}'.repeat(9), 4), `${'\u{1f600}'.repeat(4)}…`);
 });
