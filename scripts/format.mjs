@@ -14,5 +14,5 @@ await main(async () => {
     output: 'show',
   });
   await run(process.execPath, [bin('eslint/bin/eslint.js'), '--fix'], { output: 'show' });
-  await run('cargo', ['fmt'], { output: 'show' });
+  await run('cargo', ['fmt', '--all'], { output: 'show' });
 });

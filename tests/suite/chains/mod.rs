@@ -7,13 +7,20 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use odd_images::{Absent, Creator, Format, Shape};
 use vhd_compactor::ErrorKind;
 use vhd_compactor::compact::{Mode, Options};
 use vhd_compactor::extents::Extents;
 
 use crate::toolbox::engine::{analyse, compact, read_disk, refused};
-use crate::toolbox::{have, noise, run, text, unpack};
+use crate::toolbox::{MIB, have, noise, run, text, unpack};
 use support::{Chain, Recipe, chain, fat_disks, fat_files, libvhdi, same_outside, seven_zip};
+
+/// A chain of plain images, with children of another block size.
+fn plain(format: Format, block_size: u64) -> Recipe<'static> {
+    let shape = Shape::of(format);
+    Recipe { extension: format.extension(), base: shape.clone(), child: shape.block_size(block_size) }
+}
 
 fn mode(mode: Mode) -> Options {
     Options { mode, ..Options::default() }
@@ -97,7 +104,7 @@ fn a_windows_made_vhdx_chain_reads_the_same() {
 fn file_system_chain(recipe: &Recipe) {
     let dir = tempfile::tempdir().unwrap();
     let Some(disks) = fat_disks(dir.path()) else { return };
-    let Some(chain) = chain(dir.path(), &disks, recipe) else { return };
+    let chain = chain(dir.path(), &disks, recipe);
     let files = fat_files(&disks[2], dir.path());
     assert_eq!(files.len(), 36);
     let free = chain.free();
@@ -136,29 +143,40 @@ fn file_system_chain(recipe: &Recipe) {
 
 #[test]
 fn a_chain_of_hyper_v_checkpoints_reads_the_same() {
-    let child = ["--block", "1M", "--poison"];
-    let options = [["--block", "2M", "--states", "mixed"].as_slice(), &child];
-    file_system_chain(&Recipe { format: "vhdx", extension: "avhdx", options });
+    file_system_chain(&Recipe {
+        extension: "avhdx",
+        base: Shape::of(Format::Vhdx).block_size(2 * MIB).absent(Absent::Mixed),
+        child: Shape::of(Format::Vhdx).poisoned(),
+    });
 }
 
 #[test]
 fn a_chain_on_a_fixed_vhdx_reads_the_same() {
-    let options = [["--type", "fixed", "--block", "1M"].as_slice(), &["--block", "2M", "--shuffle", "5"]];
-    file_system_chain(&Recipe { format: "vhdx", extension: "vhdx", options });
+    file_system_chain(&Recipe {
+        extension: "vhdx",
+        base: Shape::of(Format::Vhdx).fixed(),
+        child: Shape::of(Format::Vhdx).block_size(2 * MIB).shuffled(5),
+    });
 }
 
 #[test]
 fn a_virtual_pc_chain_on_a_fixed_vhd_reads_the_same() {
-    let options =
-        [["--type", "fixed", "--creator", "vpc"].as_slice(), &["--block", "512K", "--creator", "vpc"]];
-    file_system_chain(&Recipe { format: "vhd", extension: "vhd", options });
+    let made_by_virtual_pc = Shape::vhd().creator(Creator::VirtualPc);
+    file_system_chain(&Recipe {
+        extension: "vhd",
+        base: made_by_virtual_pc.clone().fixed(),
+        child: made_by_virtual_pc.block_size(512 << 10).poisoned(),
+    });
 }
 
 #[test]
 fn a_xenserver_chain_reads_the_same() {
-    let base = ["--creator", "tap", "--block", "2M", "--leak", "3"];
-    let options = [base.as_slice(), &["--creator", "tap", "--block", "2M", "--shuffle", "3", "--gap"]];
-    file_system_chain(&Recipe { format: "vhd", extension: "avhd", options });
+    let made_by_xenserver = Shape::vhd().creator(Creator::XenServer);
+    file_system_chain(&Recipe {
+        extension: "avhd",
+        base: made_by_xenserver.clone().leaking(3),
+        child: made_by_xenserver.shuffled(3).gap(),
+    });
 }
 
 /// Sectors of 4096 bytes, single ones at odd places, and a last block that is cut.
@@ -178,14 +196,9 @@ fn a_chain_with_sectors_of_4096_bytes_reads_the_same() {
         disk[2 << 20..3 << 20].copy_from_slice(&noise(1 << 20, n as u64));
         fs::write(path, &disk).unwrap();
     }
-    let options = [
-        ["--block", "1M", "--sector", "4096"].as_slice(),
-        &["--block", "1M", "--sector", "4096", "--poison"],
-    ];
-    let Some(chain) = chain(dir.path(), &disks, &Recipe { format: "vhdx", extension: "vhdx", options })
-    else {
-        return;
-    };
+    let shape = Shape::of(Format::Vhdx).sector_size(4096);
+    let recipe = Recipe { extension: "vhdx", base: shape.clone(), child: shape.poisoned() };
+    let chain = chain(dir.path(), &disks, &recipe);
     for given in 0..=2 {
         judge(&chain, given, mode(Mode::Full));
     }
@@ -195,22 +208,21 @@ fn a_chain_with_sectors_of_4096_bytes_reads_the_same() {
 /// A child over a parent that holds data where the child is zero: the bug of other tools, judged by others.
 #[test]
 fn zeros_over_data_stay_zeros() {
-    for format in ["vhd", "vhdx"] {
+    for format in [Format::Vhd, Format::Vhdx] {
         let dir = tempfile::tempdir().unwrap();
         let disks: Vec<PathBuf> = (0..2).map(|n| dir.path().join(format!("disk{n}"))).collect();
         let mut disk = noise(8 << 20, 3);
         fs::write(&disks[0], &disk).unwrap();
         disk[2 << 20..5 << 20].fill(0);
         fs::write(&disks[1], &disk).unwrap();
-        let options = [["--block", "1M"].as_slice(), &["--block", "1M"]];
-        let recipe = Recipe { format, extension: format, options };
-        let Some(chain) = chain(dir.path(), &disks, &recipe) else { return };
+        let recipe = plain(format, MIB);
+        let chain = chain(dir.path(), &disks, &recipe);
         let source = fs::metadata(chain.child()).unwrap().len();
         for given in 0..=1 {
             let size = judge(&chain, given, mode(Mode::Zero));
             match format {
-                "vhd" => assert!(size >= source, "a VHD has no mark for zeros: {size} of {source}"),
-                _ => assert!(size + (3 << 20) <= source, "{size} of {source}"),
+                Format::Vhd => assert!(size >= source, "a VHD has no mark for zeros: {size} of {source}"),
+                Format::Vhdx => assert!(size + (3 << 20) <= source, "{size} of {source}"),
             }
         }
     }
@@ -222,7 +234,7 @@ fn a_merged_chain_is_read_by_qemu() {
     if !have(&["qemu-img"]) {
         return;
     }
-    for (format, driver) in [("vhd", "vpc"), ("vhdx", "vhdx")] {
+    for (format, driver) in [(Format::Vhd, "vpc"), (Format::Vhdx, "vhdx")] {
         let dir = tempfile::tempdir().unwrap();
         let disks: Vec<PathBuf> = (0..2).map(|n| dir.path().join(format!("disk{n}"))).collect();
         fs::write(&disks[0], noise(6 << 20, 3)).unwrap();
@@ -230,9 +242,8 @@ fn a_merged_chain_is_read_by_qemu() {
         disk[777 * 512..4 << 20].fill(0);
         disk[5 << 20..].copy_from_slice(&noise(1 << 20, 8));
         fs::write(&disks[1], &disk).unwrap();
-        let options = [["--block", "1M"].as_slice(), &["--block", "2M"]];
-        let recipe = Recipe { format, extension: format, options };
-        let Some(chain) = chain(dir.path(), &disks, &recipe) else { return };
+        let recipe = plain(format, 2 * MIB);
+        let chain = chain(dir.path(), &disks, &recipe);
         for (output_format, block_size) in
             [(None, None), (None, Some(2 << 20)), (Some("vhdx"), Some(1 << 20))]
         {
@@ -249,23 +260,22 @@ fn a_merged_chain_is_read_by_qemu() {
 /// The person is asked for what is missing by name, and every wrong set of files is refused with a reason.
 #[test]
 fn a_person_is_told_what_is_missing_and_what_is_wrong() {
-    for format in ["vhd", "vhdx"] {
+    for format in [Format::Vhd, Format::Vhdx] {
         let dir = tempfile::tempdir().unwrap();
         let disks: Vec<PathBuf> = (0..3).map(|n| dir.path().join(format!("disk{n}"))).collect();
         for (n, disk) in disks.iter().enumerate() {
             fs::write(disk, noise(3 << 20, n as u64)).unwrap();
         }
-        let options = [["--block", "1M"].as_slice(), &["--block", "1M"]];
-        let recipe = Recipe { format, extension: format, options };
-        let Some(chain) = chain(dir.path(), &disks, &recipe) else { return };
+        let recipe = plain(format, MIB);
+        let chain = chain(dir.path(), &disks, &recipe);
         let [child, middle, base] = [0, 1, 2].map(|n| chain.files[n].as_path());
         let incomplete = analyse(child, &[middle]).unwrap();
         assert!(!incomplete.disk.is_complete());
         let missing = incomplete.disk.missing_parent().unwrap().describe();
-        assert_eq!(missing, expected_link("c0", format));
+        assert_eq!(missing, expected_link("c0", format.extension()));
         for (given, kind, part) in [
-            (vec![base], ErrorKind::NeedsParent, expected_link("c1", format)),
-            (vec![child], ErrorKind::NeedsParent, expected_link("c1", format)),
+            (vec![base], ErrorKind::NeedsParent, expected_link("c1", format.extension())),
+            (vec![child], ErrorKind::NeedsParent, expected_link("c1", format.extension())),
             (vec![middle, base, child], ErrorKind::InvalidArgument, "is no parent of this image".into()),
             (vec![middle, middle, base], ErrorKind::InvalidArgument, "both have the identifier".into()),
         ] {
@@ -280,7 +290,7 @@ fn a_person_is_told_what_is_missing_and_what_is_wrong() {
     }
 }
 
-/// As the corpus' writer notes a parent.
+/// As the writer of odd images notes a parent.
 fn expected_link(name: &str, format: &str) -> String {
     format!("“{name}.{format}” (last known as “C:\\vm\\{name}.{format}”)")
 }

@@ -5,13 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use odd_images::{Parent, Shape};
 use vhd_compactor::compact::Options;
 use vhd_compactor::extents::Extents;
 use vhd_compactor::image::{BlockState, DiskType, Format, open};
 use vhd_compactor::io::NativeFile;
 
 use crate::toolbox::engine::analyse;
-use crate::toolbox::{digests, have, noise, python, run, sparse, stdout, text, vhdtool};
+use crate::toolbox::{digests, have, noise, python, run, sparse, stdout, text};
 
 /// A child and its parents, in one folder and under the names by which they know each other.
 pub struct Chain {
@@ -153,29 +154,21 @@ pub fn fat_files(disk: &Path, dir: &Path) -> BTreeMap<PathBuf, String> {
 
 /// How a chain is to be made.
 pub struct Recipe<'a> {
-    /// `vhd` or `vhdx`.
-    pub format: &'a str,
-    /// What the names end in.
+    /// What the names of the children end in.
     pub extension: &'a str,
-    /// Options of the base, and of its children.
-    pub options: [&'a [&'a str]; 2],
+    pub base: Shape,
+    pub child: Shape,
 }
 
 /// The chain of `disks`, the base first.
-pub fn chain(dir: &Path, disks: &[PathBuf], recipe: &Recipe) -> Option<Chain> {
-    let mut files: Vec<PathBuf> = Vec::new();
-    for (n, disk) in disks.iter().enumerate() {
-        let file = dir.join(format!("c{n}.{}", if n == 0 { recipe.format } else { recipe.extension }));
-        let mut args = vec![recipe.format, text(disk), text(&file)];
-        if let Some(parent) = files.first() {
-            args.extend(["--type", "diff", "--parent", text(parent), "--parent-raw", text(&disks[n - 1])]);
-        }
-        args.extend(recipe.options[n.min(1)]);
-        if !vhdtool(&args) {
-            return None;
-        }
+pub fn chain(dir: &Path, disks: &[PathBuf], recipe: &Recipe) -> Chain {
+    let mut files = vec![dir.join(format!("c0.{}", recipe.base.format().extension()))];
+    recipe.base.write(&disks[0], &files[0]).unwrap();
+    for (n, pair) in disks.windows(2).enumerate() {
+        let file = dir.join(format!("c{}.{}", n + 1, recipe.extension));
+        recipe.child.write_child(&pair[1], &file, &Parent { image: &files[0], disk: &pair[0] }).unwrap();
         files.insert(0, file);
     }
     let disk = fs::read(disks.last().unwrap()).unwrap();
-    Some(Chain { files, disk })
+    Chain { files, disk }
 }

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use odd_images::{Absent, Creator, Parent, Shape};
 use vhd_compactor::compact::{Mode, Options};
 use vhd_compactor::image::Format;
 
@@ -10,7 +11,7 @@ use super::disks::{Container, RawDisk, Table, format_of, lay_out, qemu};
 use super::judge::{Case, differences, extract, raw_of, stamps, structure};
 use super::volumes::FileSystem;
 use crate::toolbox::engine::compact;
-use crate::toolbox::{MIB, ext, have, noise, read_at, run, sparse, stdout, text, vhdtool, write_at};
+use crate::toolbox::{MIB, ext, have, noise, read_at, run, sparse, stdout, text, write_at};
 
 fn mode(mode: Mode) -> Options {
     Options { mode, ..Options::default() }
@@ -184,7 +185,7 @@ fn raw_by_7zip(image: &Path, dir: &Path) -> PathBuf {
 }
 
 fn bare(fs: FileSystem, dir: &Path) -> Option<(RawDisk, PathBuf)> {
-    if !can(fs) || !have(&["python3"]) {
+    if !can(fs) {
         return None;
     }
     let volume = fs.make(dir);
@@ -197,28 +198,27 @@ fn shapes_that_no_stock_tool_makes_pass() {
     let dir = dir.path();
     let Some((disk, volume)) = bare(FileSystem::Ext4, dir) else { return };
     let before = FileSystem::Ext4.digests(&volume, dir);
-    let shapes: [(&str, &[&str]); 9] = [
-        ("vhd", &["--block", "512K", "--shuffle", "3"]),
-        ("vhd", &["--block", "512K", "--bitmap-sparse"]),
-        ("vhd", &["--block", "2M", "--alloc-zero", "--leak", "3"]),
-        ("vhd", &["--block", "4K", "--shuffle", "9", "--gap"]),
-        ("vhd", &["--block", "16M", "--creator", "tap"]),
-        ("vhdx", &["--block", "1M", "--shuffle", "4", "--leak", "5", "--states", "mixed"]),
-        ("vhdx", &["--block", "2M", "--dirty-log", "--states", "zero"]),
-        ("vhdx", &["--block", "1M", "--sector", "4096", "--states", "unmapped"]),
-        ("vhdx", &["--block", "8M", "--type", "fixed", "--shuffle", "1"]),
-    ];
-    for (kind, shape) in shapes {
+    let (vhd, vhdx) = (Shape::vhd, || Shape::of(odd_images::Format::Vhdx));
+    for shape in [
+        vhd().block_size(512 << 10).shuffled(3),
+        vhd().block_size(512 << 10).sparse_bitmaps(),
+        vhd().storing_zeros().leaking(3),
+        vhd().block_size(4 << 10).shuffled(9).gap(),
+        vhd().block_size(16 * MIB).creator(Creator::XenServer),
+        vhdx().shuffled(4).leaking(5).absent(Absent::Mixed),
+        vhdx().block_size(2 * MIB).open_log().absent(Absent::Zero),
+        vhdx().sector_size(4096).absent(Absent::Unmapped),
+        vhdx().block_size(8 * MIB).fixed().shuffled(1),
+    ] {
+        let kind = shape.format().extension();
         let (source, output) = (dir.join(format!("in.{kind}")), dir.join(format!("out.{kind}")));
-        if !vhdtool(&[&[kind, text(&disk.path), text(&source)], shape].concat()) {
-            return;
-        }
+        shape.write(&disk.path, &source).unwrap();
         for options in [mode(Mode::Zero), mode(Mode::Quick), Options { scrub: true, ..mode(Mode::Full) }] {
             let options = Options { to_dynamic: true, ..options };
             compact(&source, &[], &output, options).unwrap_or_else(|e| panic!("{shape:?} {options:?}: {e}"));
-            if !shape.contains(&"4K") && !shape.contains(&"16M") {
-                // 7-Zip reads no other blocks in a VHD.
-                structure_of(&output, shape);
+            // 7-Zip reads no other blocks in a VHD.
+            if kind == "vhdx" || matches!(shape.bytes_a_block() >> 19, 1 | 4) {
+                structure_of(&output, &shape);
             }
             let raw = if kind == "vhdx" { raw_by_7zip(&output, dir) } else { raw_of(&output, dir) };
             let differ = differences(&disk.path, &raw);
@@ -231,8 +231,8 @@ fn shapes_that_no_stock_tool_makes_pass() {
 }
 
 /// As [`structure`], but qemu-img is not asked of sectors it does not read.
-fn structure_of(image: &Path, shape: &[&str]) {
-    if shape.contains(&"4096") {
+fn structure_of(image: &Path, shape: &Shape) {
+    if shape.bytes_a_sector() != 512 {
         let told = run("7zz", &["t", text(image)]);
         assert!(told.contains("Everything is Ok") && !told.contains("WARNING"), "{told}");
     } else {
@@ -256,22 +256,23 @@ fn chains_keep_their_files_link_by_link_and_merged() {
     ext::debugfs(&changed, &[&commands[..], &add].concat(), dir);
     let before = FileSystem::Ext2.digests(&changed, dir);
     let free = FileSystem::Ext2.free(&changed, dir);
-    for kind in ["vhd", "vhdx"] {
-        let name = |stem: &str| dir.join(format!("{stem}.{kind}"));
+    for kind in [odd_images::Format::Vhd, odd_images::Format::Vhdx] {
+        let name = |stem: &str| dir.join(format!("{stem}.{}", kind.extension()));
         let (parent, child, output) = (name("base"), name("child"), name("out"));
-        if !vhdtool(&[kind, text(&base.path), text(&parent), "--block", "1M", "--shuffle", "2"]) {
-            return;
-        }
-        let shape = ["--block", "1M", "--type", "diff", "--poison", "--parent", text(&parent)];
-        let more = ["--parent-raw", text(&base.path), "--shuffle", "6"];
-        vhdtool(&[&[kind, text(&changed), text(&child)], &shape[..], &more].concat());
+        let shape = Shape::of(kind);
+        shape.clone().shuffled(2).write(&base.path, &parent).unwrap();
+        let shape = shape.shuffled(6).poisoned();
+        shape.write_child(&changed, &child, &Parent { image: &parent, disk: &base.path }).unwrap();
         for mode_of in [Mode::Zero, Mode::Quick, Mode::Full] {
             let options = Options { scrub: true, drop_page_files: true, ..mode(mode_of) };
             compact(&child, &[&parent], &output, options).unwrap();
             let differ = differences(&changed, &raw_by_7zip(&output, dir));
-            assert!(differ.ranges().iter().all(|r| free.contains(r.clone())), "{kind} {mode_of:?}");
+            assert!(differ.ranges().iter().all(|r| free.contains(r.clone())), "{kind:?} {mode_of:?}");
             // A differencing VHD has no mark for what is free.
-            assert!(differ.is_empty() || kind == "vhdx" && mode_of != Mode::Zero, "{kind} {mode_of:?}");
+            assert!(
+                differ.is_empty() || kind == odd_images::Format::Vhdx && mode_of != Mode::Zero,
+                "{kind:?} {mode_of:?}"
+            );
             if mode_of == Mode::Zero {
                 compact(&child, &[], &output, options).unwrap();
                 assert!(differences(&changed, &raw_by_7zip(&output, dir)).is_empty());
@@ -284,7 +285,7 @@ fn chains_keep_their_files_link_by_link_and_merged() {
             structure(&flat);
             let raw = raw_of(&flat, dir);
             let differ = differences(&changed, &raw);
-            assert!(differ.ranges().iter().all(|r| free.contains(r.clone())), "{kind} to {format:?}");
+            assert!(differ.ranges().iter().all(|r| free.contains(r.clone())), "{kind:?} to {format:?}");
             FileSystem::Ext2.check(&raw);
             assert_eq!(FileSystem::Ext2.digests(&raw, dir), before);
             let again = dir.join(format!("again.{}", format.name()));

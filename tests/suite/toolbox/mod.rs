@@ -8,6 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use sha2::{Digest, Sha256};
 use vhd_compactor::Result;
 use vhd_compactor::extents::Extents;
 use vhd_compactor::fs::{Context, Decline, Detected, FreeMap, Mapping, detect};
@@ -17,7 +18,10 @@ use vhd_compactor::volume::{VolumeTable, enumerate};
 pub mod engine;
 pub mod ext;
 pub mod fat;
+mod images;
 pub mod ntfs;
+
+pub use images::{reads_as, unpack};
 
 pub const MIB: u64 = 1 << 20;
 
@@ -122,42 +126,6 @@ pub fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// The folder of images that other programs made, where it is there.
-pub fn corpus() -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/corpus");
-    path.is_dir().then_some(path)
-}
-
-/// Unpacks an image that another program made into `dir`; none (said so) where it is not there.
-pub fn unpack(name: &str, dir: &Path) -> Option<PathBuf> {
-    let packed = corpus().map(|folder| folder.join("real").join(format!("{name}.xz")));
-    let Some(packed) = packed.filter(|path| path.is_file()) else {
-        skip(&format!("{name} is not there"));
-        return None;
-    };
-    if !have(&["xz"]) {
-        return None;
-    }
-    let path = dir.join(name);
-    let status = command("xz").arg("-dc").arg(packed).stdout(File::create(&path).unwrap()).status().unwrap();
-    assert!(status.success(), "xz -dc {name}");
-    Some(path)
-}
-
-/// Runs the writer of images in shapes that no stock tool makes; false (said so) where it is not there.
-pub fn vhdtool(args: &[&str]) -> bool {
-    let Some(tool) = corpus().map(|folder| folder.join("gen/vhdtool.py")).filter(|path| path.is_file())
-    else {
-        skip("the corpus is not there");
-        return false;
-    };
-    if !have(&["python3"]) {
-        return false;
-    }
-    run("python3", &[&[text(&tool)], args].concat());
-    true
-}
-
 /// A new sparse file of `size` bytes.
 pub fn sparse(path: &Path, size: u64) {
     let _ = fs::remove_file(path);
@@ -252,6 +220,20 @@ pub fn digests(folder: &Path) -> BTreeMap<PathBuf, String> {
 
 pub fn digest_of(bytes: &[u8]) -> String {
     blake3::hash(bytes).to_string()
+}
+
+/// The SHA-256 of everything that `reader` holds.
+pub fn sha256(reader: &dyn ReadAt) -> String {
+    let mut hash = Sha256::new();
+    let mut buf = vec![0; 4 << 20];
+    let mut at = 0;
+    while at < reader.size() {
+        let len = (reader.size() - at).min(buf.len() as u64) as usize;
+        reader.read_exact_at(at, &mut buf[..len]).unwrap();
+        hash.update(&buf[..len]);
+        at += len as u64;
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The volumes of a raw disk.

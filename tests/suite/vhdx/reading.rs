@@ -3,27 +3,13 @@
 use std::fs;
 use std::path::Path;
 
+use odd_images::{Absent, Format, Parent, Shape};
 use vhd_compactor::image::{Bitmaps, BlockSize, DiskType};
 use vhd_compactor::io::{NativeFile, read_vec};
 use vhd_compactor::{ErrorKind, Warning};
 
 use super::support::{change, digest, disk, open, raw_disk};
-use crate::toolbox::{corpus, have, run, text, unpack, vhdtool};
-
-/// What the corpus says of how other programs read an image: the digests of those that read it.
-fn known(name: &str) -> Option<String> {
-    let table = fs::read_to_string(corpus()?.join("real/virtual_sha256.tsv")).ok()?;
-    let row = table.lines().find(|line| line.starts_with(&format!("{name}\t")))?;
-    let digests: Vec<&str> = row.split('\t').skip(1).filter_map(digest_of).collect();
-    assert!(!digests.is_empty() && digests.iter().all(|d| *d == digests[0]), "{row}");
-    Some(digests[0].to_owned())
-}
-
-/// The digest in a cell "size:digest"; none in a cell that tells of an error.
-fn digest_of(cell: &str) -> Option<&str> {
-    let (size, digest) = cell.split_once(':')?;
-    (size.parse::<u64>().is_ok() && digest.len() == 16).then_some(digest)
-}
+use crate::toolbox::{MIB, have, reads_as, run, text, unpack};
 
 fn codes(warnings: &[Warning]) -> Vec<&'static str> {
     warnings.iter().map(|warning| warning.code).collect()
@@ -35,7 +21,7 @@ fn reads_as_others_do(names: &[&str]) {
         let Some(path) = unpack(name, dir.path()) else { continue };
         let disk = disk(&[&path]);
         assert_eq!(codes(&disk.top().unwrap().warnings), [""; 0], "{name}");
-        assert_eq!(digest(&disk), known(name).unwrap(), "{name}");
+        assert_eq!(digest(&disk), reads_as(name), "{name}");
         fs::remove_file(path).unwrap();
     }
 }
@@ -79,7 +65,7 @@ fn a_differencing_disk_reads_through_its_parent() {
     let parent = unpack("dfvfs-ntfs-parent.vhdx", dir.path());
     let (Some(child), Some(parent)) = (child, parent) else { return };
     let chain = disk(&[&child, &parent]);
-    assert_eq!(digest(&chain), known("dfvfs-ntfs-differential.vhdx").unwrap());
+    assert_eq!(digest(&chain), reads_as("dfvfs-ntfs-differential.vhdx"));
     let image = chain.top().unwrap();
     assert_eq!(image.disk_type, DiskType::Differencing);
     assert!(matches!(&image.bitmaps, Bitmaps::Chunked { blocks: 2048, at } if at.len() == 1));
@@ -147,26 +133,33 @@ fn shapes_that_no_stock_tool_makes_are_read() {
     let (raw, image) = (dir.path().join("raw"), dir.path().join("image.vhdx"));
     raw_disk(&raw, 21, 2);
     let expected = digest(&NativeFile::open(&raw).unwrap());
-    let shapes: [&[&str]; 6] = [
-        &["--block", "1M", "--shuffle", "7", "--leak", "3", "--states", "mixed"],
-        &["--block", "2M", "--sector", "4096", "--states", "zero"],
-        &["--block", "1M", "--states", "unmapped", "--phys", "512"],
-        &["--block", "2M", "--alloc-zero"],
-        &["--block", "4M", "--type", "fixed"],
-        &["--block", "2M", "--dirty-log"],
-    ];
-    for shape in shapes {
-        if !vhdtool(&[&["vhdx", text(&raw), text(&image)], shape].concat()) {
-            return;
-        }
+    let shape = || Shape::of(Format::Vhdx);
+    for shape in [
+        shape().shuffled(7).leaking(3).absent(Absent::Mixed),
+        shape().block_size(2 * MIB).sector_size(4096).absent(Absent::Zero),
+        shape().absent(Absent::Unmapped).physical_sector_size(512),
+        shape().block_size(2 * MIB).storing_zeros(),
+        shape().block_size(4 * MIB).fixed(),
+    ] {
+        shape.write(&raw, &image).unwrap();
         let disk = disk(&[&image]);
         assert_eq!(digest(&disk), expected, "{shape:?}");
-        let dirty = shape.contains(&"--dirty-log");
-        let warnings: &[&str] = if dirty { &["log-replayed"] } else { &[] };
-        assert_eq!(codes(&disk.top().unwrap().warnings), warnings, "{shape:?}");
-        if dirty && have(&["qemu-img"]) {
-            replayed_as_qemu(&image, &dir.path().join("repaired.vhdx"), &expected);
-        }
+        assert_eq!(codes(&disk.top().unwrap().warnings), [""; 0], "{shape:?}");
+    }
+}
+
+#[test]
+fn an_open_log_is_replayed_as_qemu_replays_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (raw, image) = (dir.path().join("raw"), dir.path().join("image.vhdx"));
+    raw_disk(&raw, 21, 2);
+    let expected = digest(&NativeFile::open(&raw).unwrap());
+    Shape::of(Format::Vhdx).block_size(2 * MIB).open_log().write(&raw, &image).unwrap();
+    let disk = disk(&[&image]);
+    assert_eq!(digest(&disk), expected);
+    assert_eq!(codes(&disk.top().unwrap().warnings), ["log-replayed"]);
+    if have(&["qemu-img"]) {
+        replayed_as_qemu(&image, &dir.path().join("repaired.vhdx"), &expected);
     }
 }
 
@@ -174,23 +167,17 @@ fn shapes_that_no_stock_tool_makes_are_read() {
 fn chains_with_rubbish_in_absent_sectors_are_read() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
-    for sector in ["512", "4096"] {
+    for sector in [512, 4096] {
+        let shape = Shape::of(Format::Vhdx).block_size(2 * MIB).sector_size(sector).poisoned();
         raw_disk(&at("base.raw"), 12, 3);
-        let base = at("base.vhdx");
-        let shape = ["--block", "2M", "--sector", sector];
-        if !vhdtool(&[&["vhdx", text(&at("base.raw")), text(&base)], &shape[..]].concat()) {
-            return;
-        }
-        let mut paths = vec![base];
+        shape.write(&at("base.raw"), &at("base.vhdx")).unwrap();
+        let mut paths = vec![at("base.vhdx")];
         for n in 1..=2u64 {
             let (older, raw) = (at(if n == 1 { "base.raw" } else { "c1.raw" }), at(&format!("c{n}.raw")));
             fs::copy(&older, &raw).unwrap();
             change(&raw, n);
             let child = at(&format!("c{n}.vhdx"));
-            let parent = paths[0].clone();
-            let more =
-                ["--type", "diff", "--poison", "--parent", text(&parent), "--parent-raw", text(&older)];
-            vhdtool(&[&["vhdx", text(&raw), text(&child)], &shape[..], &more].concat());
+            shape.write_child(&raw, &child, &Parent { image: &paths[0], disk: &older }).unwrap();
             paths.insert(0, child);
             let chain: Vec<&Path> = paths.iter().map(|p| p.as_path()).collect();
             assert_eq!(digest(&disk(&chain)), digest(&NativeFile::open(&raw).unwrap()), "c{n}, {sector}");

@@ -7,7 +7,6 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use sha2::{Digest, Sha256};
 use uuid::Uuid;
 use vhd_compactor::Result;
 use vhd_compactor::image::vhdx::{self, Guids, Writer};
@@ -17,7 +16,7 @@ use vhd_compactor::image::{
 };
 use vhd_compactor::io::{NativeFile, ReadAt, read_vec};
 
-use crate::toolbox::{noise, python, run, text};
+use crate::toolbox::{noise, python, run, sha256, text};
 
 /// New identifiers, the same in every run: each file must have its own, or 7-Zip sees a circle.
 pub fn guids() -> Guids {
@@ -52,16 +51,7 @@ pub fn vhdx_metadata(image: &Image) -> &vhdx::Metadata {
 
 /// The first 16 digits of the SHA-256 of everything that `reader` holds.
 pub fn digest(reader: &dyn ReadAt) -> String {
-    let mut hash = Sha256::new();
-    let mut buf = vec![0; 4 << 20];
-    let mut at = 0;
-    while at < reader.size() {
-        let len = (reader.size() - at).min(buf.len() as u64) as usize;
-        reader.read_exact_at(at, &mut buf[..len]).unwrap();
-        hash.update(&buf[..len]);
-        at += len as u64;
-    }
-    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    sha256(reader)[..16].to_owned()
 }
 
 /// The sector bitmaps of an image's own blocks.

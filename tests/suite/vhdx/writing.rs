@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::time::Instant;
 
+use odd_images::{Format, Parent, Shape};
 use vhd_compactor::image::vhdx::Writer;
 use vhd_compactor::image::{BlockPlan, BlockSize, BlockState, DiskType, OutState, Piece};
 use vhd_compactor::io::{NativeFile, read_vec};
@@ -12,7 +13,7 @@ use super::support::{
     NoBitmaps, change, digest, disk, guids, judge_7zip, judge_python, keep_all, open, own_payload, raw_disk,
     rewrite, vhdx_metadata, write,
 };
-use crate::toolbox::{have, run, text, unpack, vhdtool};
+use crate::toolbox::{have, run, text, unpack};
 
 /// Everybody's word on a dynamic image: its structure, and that it reads as `expected`.
 fn judge(image: &Path, expected: &str) {
@@ -103,12 +104,10 @@ fn chains_are_rewritten_link_by_link() {
     let at = |name: &str| dir.path().join(name);
     let new = at("new");
     fs::create_dir(&new).unwrap();
-    for sector in ["512", "4096"] {
+    for sector in [512, 4096] {
+        let shape = Shape::of(Format::Vhdx).sector_size(sector).shuffled(5).poisoned();
         raw_disk(&at("c0.raw"), 12, 4);
-        let shape = ["--block", "1M", "--sector", sector, "--shuffle", "5"];
-        if !vhdtool(&[&["vhdx", text(&at("c0.raw")), text(&at("c0.vhdx"))], &shape[..]].concat()) {
-            return;
-        }
+        shape.write(&at("c0.raw"), &at("c0.vhdx")).unwrap();
         rewrite(&at("c0.vhdx"), &new.join("c0.vhdx"));
         let mut chain = vec![new.join("c0.vhdx")];
         for n in 1..=2u64 {
@@ -116,9 +115,7 @@ fn chains_are_rewritten_link_by_link() {
             fs::copy(&older, &raw).unwrap();
             change(&raw, n);
             let (child, parent) = (at(&format!("c{n}.vhdx")), at(&format!("c{}.vhdx", n - 1)));
-            let more =
-                ["--type", "diff", "--poison", "--parent", text(&parent), "--parent-raw", text(&older)];
-            vhdtool(&[&["vhdx", text(&raw), text(&child)], &shape[..], &more].concat());
+            shape.write_child(&raw, &child, &Parent { image: &parent, disk: &older }).unwrap();
             let output = new.join(format!("c{n}.vhdx"));
             rewrite(&child, &output);
             chain.insert(0, output);
