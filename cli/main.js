@@ -21,7 +21,7 @@ export async function main(argv) {
   process.stdout.on('error', ignoreClosedPipe);
   try {
     const question = parse(argv);
-    if (question === 'help') print(help.trimEnd().split('\n'));
+    if (question === 'help') print(help().split('\n'));
     else if (question === 'version') print([version()]);
     else await answer(question);
     return exit.done;
