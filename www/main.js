@@ -16,8 +16,10 @@ import { downloadTarget } from './save.js';
 import { imageCard } from './ui/card.js';
 import { mountCompare } from './ui/compare.js';
 import { byId } from './ui/dom.js';
+import { mountFaultReport } from './ui/fault.js';
 import { notice } from './ui/notice.js';
 import { mountUpdates } from './ui/update.js';
+import { mountWhere } from './ui/where.js';
 import { NO_ENGINE } from './words.js';
 
 /** @import { Picked } from './types.js' */
@@ -32,8 +34,10 @@ const compare = mountCompare();
 mountIntake();
 mountModes();
 tellWhatIsMissing();
+mountWhere();
 byId('download-all').addEventListener('click', downloadAll);
 byId('version').textContent = PAGE_VERSION;
+mountFaultReport(() => [...cards.keys()]);
 void mountUpdates(() => cards.size > 0);
 
 function mountIntake() {

@@ -63,6 +63,8 @@ export interface Picked {
 declare global {
   /** Put in by the build. */
   const PAGE_VERSION: string;
+  /** Put in by the build, where package.json names them. */
+  const PAGE_LINKS: { source: string | null; bugs: string | null };
 
   interface LaunchParams {
     readonly files: readonly FileSystemHandle[];

@@ -4,7 +4,10 @@ import { buildIfChanged } from './inputs.mjs';
 import { inRoot } from './paths.mjs';
 import { run } from './process.mjs';
 
-const inputs = ['www', 'lib', 'pkg', 'webpack.config.js', 'package.json', 'package-lock.json'];
+const inputs = [
+  ...['www', 'lib', 'pkg', 'webpack.config.js', 'package.json', 'package-lock.json', 'Cargo.lock'],
+  ...['scripts/lib/delivery.mjs', 'scripts/lib/licences.mjs'],
+];
 
 /** Builds dist/ where the page, the library or the engine has changed. */
 export async function buildPage() {

@@ -13,7 +13,7 @@ const needs = missing({ Chromium: chromium });
 
 /** @type {Record<string, (page: Page) => Promise<unknown>>} */
 const states = {
-  welcome: (page) => page.locator('details.help summary').click(),
+  welcome: (page) => page.getByRole('button', { name: 'Docker Desktop' }).click(),
   async ready(page) {
     await page.getByRole('button', { name: 'Try it with a sample' }).click();
     await waitFor(page, 'sample.vhdx', 'Ready');

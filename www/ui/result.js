@@ -9,6 +9,7 @@ import { mountMap } from './map.js';
 import { notice } from './notice.js';
 import { whatWouldHelp } from './options.js';
 import { volumeName } from './volumes.js';
+import { nextSteps } from './where.js';
 
 /** @import { DiskImage, Outcome } from '../image.js' */
 /** @import { CompactReport } from '../types.js' */
@@ -25,9 +26,10 @@ export function resultView(image, signal) {
   const { report } = outcome;
   const saved = report.inputSize - report.outputSize;
   const map = el('section', { class: 'map', 'aria-label': 'Block map' });
-  const nextSteps = fromTemplate('next-steps-template');
+  const next = fromTemplate('next-steps-template');
+  if (image.report) next.slot('products').append(...nextSteps(image.name, image.report));
   const children = report.warnings.find(({ code }) => code === CHILDREN_END);
-  nextSteps.slot('children').replaceChildren(...prose(children?.message ?? ''));
+  next.slot('children').replaceChildren(...prose(children?.message ?? ''));
   const view = el(
     'div',
     { class: 'result' },
@@ -69,7 +71,7 @@ export function resultView(image, signal) {
     whatWent(image, report),
     map,
     el('div', { class: 'buttons' }, ...afterwards(image, outcome)),
-    nextSteps.root,
+    next.root,
   );
   mountMap(map, image, signal);
   return view;
