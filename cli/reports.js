@@ -34,9 +34,15 @@ function facts(/** @type {InspectReport} */ report) {
     ...(diskType === 'fixed' ? [] : [['Blocks', stored]]),
     ['Created by', report.creator],
     ['Identity', report.identity],
-    ...(parent ? [['Parent', `${parent.id}${parent.found ? '' : ', not given: name it with --parent'}`]] : []),
+    ...(parent ? [['Parent', describeParent(parent)]] : []),
     ...(parent && !parent.found ? [...new Set(parent.paths)].map((path) => ['', `last seen at ${path}`]) : []),
   ];
+}
+
+/** @param {{id: string, found: boolean, raw: boolean}} parent */
+function describeParent(parent) {
+  if (parent.raw) return 'a raw disk, which is not read here';
+  return parent.found ? parent.id : `${parent.id}, not given: name it with --parent`;
 }
 
 /** @returns {string[]} */

@@ -121,7 +121,8 @@ export class DiskImage extends EventTarget {
       if (this.handle) this.file = await this.handle.getFile().catch(() => this.file);
       const engine = this.#freshEngine();
       this.report = await engine.call('open', this.file, this.#parentFiles(), this.choices);
-      if (this.report.parent && !this.report.parent.found && !this.goesAlone) {
+      const { parent } = this.report;
+      if (parent && !parent.found && !parent.raw && !this.goesAlone) {
         this.#enter('needs-parent');
         return;
       }

@@ -135,7 +135,14 @@ fn reasons(analysis: &Analysis, plan: &Plan) -> Result<Vec<Reason>> {
                     .into(),
             );
         }
-        if let Some(missing) = analysis.disk.missing_parent() {
+        if analysis.disk.missing_parent().is_some_and(|missing| missing.is_raw) {
+            say(
+                "parent-raw",
+                "The parent is a raw disk (XenServer), which is not read here, so nothing is known of what this disk \
+                 shares with it, nor of its file systems."
+                    .into(),
+            );
+        } else if let Some(missing) = analysis.disk.missing_parent() {
             say(
                 "parent-missing",
                 format!(

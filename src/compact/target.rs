@@ -133,6 +133,15 @@ fn disk_type(disk: &Disk, top: &Image, options: &Options) -> Result<DiskType> {
             "this is a fixed disk, which always has its full size; it can become a dynamic one, which is only as large \
              as what it holds, if you ask for that",
         )),
+        DiskType::Differencing
+            if disk.missing_parent().is_some_and(|parent| parent.is_raw) && options.flatten =>
+        {
+            Err(Error::new(
+                ErrorKind::Unsupported,
+                "XenServer made this differencing disk from a raw disk, which is not read here: it can be compacted, \
+                 and not merged",
+            ))
+        }
         DiskType::Differencing if options.flatten && !disk.is_complete() => {
             let missing = disk.missing_parent().map(ParentLink::describe).unwrap_or_default();
             Err(Error::new(
@@ -149,9 +158,6 @@ fn disk_type(disk: &Disk, top: &Image, options: &Options) -> Result<DiskType> {
 }
 
 fn check_format(top: &Image, format: Format) -> Result<()> {
-    if format == top.format {
-        return Ok(());
-    }
     let limits = format.description();
     let sector_size = top.geometry.logical_sector_size;
     if !limits.logical_sector_sizes.contains(&sector_size) {
@@ -159,7 +165,11 @@ fn check_format(top: &Image, format: Format) -> Result<()> {
         return Err(Error::new(ErrorKind::Unsupported, message).expected(512, sector_size));
     }
     if top.geometry.addressable_size > limits.max_disk_size {
-        let message = format!("a {} holds disks of up to {} GiB", limits.title, limits.max_disk_size >> 30);
+        let message = format!(
+            "a {} that is not fixed holds disks of up to {} GiB; another format may hold more",
+            limits.title,
+            limits.max_disk_size >> 30
+        );
         return Err(Error::new(ErrorKind::Unsupported, message).expected(
             format_args!("at most {} bytes", limits.max_disk_size),
             top.geometry.addressable_size,

@@ -80,6 +80,14 @@ impl BlockSize {
         start..start.saturating_add(self.get()).min(disk_size)
     }
 
+    /// How many bytes of a disk of `disk_size` bytes block `block` covers.
+    #[must_use]
+    pub fn span_len(self, block: u64, disk_size: u64) -> u64 {
+        let span = self.span(block, disk_size);
+        // A span never ends before it starts.
+        span.end.wrapping_sub(span.start)
+    }
+
     /// How many blocks a disk of `disk_size` bytes has, the last one perhaps cut by its end.
     #[must_use]
     pub const fn count_for(self, disk_size: u64) -> u64 {
@@ -133,7 +141,9 @@ mod tests {
             let size = BlockSize::new(1 << log2).unwrap();
             let block = size.block_of(offset);
             prop_assert_eq!(size.start_of(block) + size.offset_in_block(offset), offset);
-            prop_assert_eq!(size.span(block, disk_size).contains(&offset), offset < disk_size);
+            let span = size.span(block, disk_size);
+            prop_assert_eq!(span.contains(&offset), offset < disk_size);
+            prop_assert_eq!(size.span_len(block, disk_size), span.end - span.start);
             let blocks = size.count_for(disk_size);
             prop_assert!(size.span(blocks, disk_size).is_empty());
             prop_assert_eq!(disk_size == 0, blocks == 0);

@@ -54,6 +54,9 @@ pub fn assemble(child: Image, candidates: Vec<Candidate>) -> Result<Chain> {
             if left.is_empty() {
                 break;
             }
+            if link.is_raw {
+                return Err(raw_parent(&who, link));
+            }
             return Err(not_among(&who, &youngest, link, &left));
         };
         let (file, parent) = left.swap_remove(found);
@@ -143,6 +146,15 @@ fn check_time_stamp(child: &Image, parent: &Candidate, expected: Option<u32>) ->
         }
         None => error.expected(format_args!("time {expected}"), footer),
     })
+}
+
+fn raw_parent(who: &str, link: &ParentLink) -> Error {
+    let message = format!(
+        "the parent of {who} is {}: XenServer made it from a raw disk, which has no identifier, so no file can be \
+         told to be that disk. Compact it without its parent, or let XenServer merge them first",
+        link.describe()
+    );
+    Error::new(ErrorKind::Unsupported, message)
 }
 
 fn two_formats(parent: &Candidate) -> Error {

@@ -264,7 +264,7 @@ fn a_parent_may_be_fixed() {
 fn a_link_is_described_for_a_person() {
     let link = |paths: &[&str]| {
         let paths = paths.iter().map(|path| String::from(*path)).collect();
-        ParentLink { ids: vec![], time_stamp: None, paths }.describe()
+        ParentLink { ids: vec![], time_stamp: None, paths, is_raw: false }.describe()
     };
     assert_eq!(link(&[]), "whose name is not known");
     assert_eq!(link(&["", " \u{7}"]), "whose name is not known");

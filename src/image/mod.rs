@@ -88,6 +88,8 @@ pub struct ParentLink {
     pub time_stamp: Option<u32>,
     /// Names and paths as the locators give them: text of unknown origin.
     pub paths: Vec<String>,
+    /// Whether the parent is a raw disk, which has no identifier and is not read here (XenServer).
+    pub is_raw: bool,
 }
 
 /// Most of a path's characters that a sentence repeats.
@@ -109,14 +111,15 @@ impl ParentLink {
             .map(|path| path.chars().filter(|c| !c.is_control()).take(MAX_SHOWN_CHARS).collect::<String>())
             .filter(|path| !path.trim().is_empty())
             .collect();
+        let kind = if self.is_raw { ", a raw disk" } else { "" };
         let Some(name) = shown.iter().find_map(|path| base_name(path)) else {
-            return "whose name is not known".into();
+            return format!("whose name is not known{kind}");
         };
         // The longest path says most of where it was, but nobody knows a volume by its GUID.
         let place = shown.iter().max_by_key(|path| (!path.starts_with("\\\\?\\"), path.len()));
         match place.filter(|path| path.as_str() != name) {
-            Some(path) => format!("“{name}” (last known as “{path}”)"),
-            None => format!("“{name}”"),
+            Some(path) => format!("“{name}” (last known as “{path}”){kind}"),
+            None => format!("“{name}”{kind}"),
         }
     }
 

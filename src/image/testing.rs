@@ -12,7 +12,37 @@ use std::rc::Rc;
 use uuid::Uuid;
 
 use super::vhdx::testing as vhdx;
-use super::{Format, Image, open};
+use super::{BitmapSource, BlockPlan, ContainerWriter, Format, Image, OutState, Piece, open};
+
+/// The file that `writer` lays out, with each stored block filled with its number, and with 0xFF what would be
+/// copied from a source.
+pub fn assemble(writer: &dyn ContainerWriter, plan: &BlockPlan, bitmaps: &dyn BitmapSource) -> Vec<u8> {
+    let mut file = Vec::new();
+    let mut put = |pieces: Vec<Piece>| {
+        for piece in pieces {
+            match piece {
+                Piece::Zeros(len) => file.resize(file.len() + len as usize, 0),
+                Piece::Bytes(bytes) => file.extend(bytes),
+                Piece::Source { range, .. } => {
+                    file.resize(file.len() + (range.end - range.start) as usize, 0xff);
+                }
+            }
+        }
+    };
+    let mut step = 0;
+    while let Some(pieces) = writer.front(plan, bitmaps, step).unwrap() {
+        put(pieces);
+        step += 1;
+    }
+    let stored = |block: &u64| matches!(plan.get(*block), OutState::Present | OutState::PartiallyPresent);
+    for block in (0..plan.len()).filter(stored) {
+        put(writer.before_payload(block, bitmaps).unwrap());
+        put(vec![Piece::Bytes(vec![block as u8; writer.block_size().get() as usize])]);
+    }
+    put(writer.tail(plan).unwrap());
+    assert_eq!(file.len() as u64, writer.file_size(plan).unwrap());
+    file
+}
 
 /// What one block holds.
 #[derive(Debug, Clone, PartialEq, Eq)]

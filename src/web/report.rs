@@ -111,6 +111,8 @@ pub struct ParentReport {
     pub time_stamp: Option<u32>,
     /// Whether the parent, and its parents, were given.
     pub found: bool,
+    /// Whether it is a raw disk, which cannot be given (XenServer).
+    pub raw: bool,
 }
 
 /// Why the free space of a volume is not believed.
@@ -354,6 +356,7 @@ impl InspectReport {
                 paths: link.paths.clone(),
                 time_stamp: link.time_stamp,
                 found: analysis.disk.is_complete(),
+                raw: link.is_raw,
             }),
             volumes: analysis.volumes.iter().map(VolumeReport::from).collect(),
             estimate,

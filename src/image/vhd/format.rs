@@ -14,6 +14,20 @@ pub const NO_OFFSET: u64 = u64::MAX;
 pub const NOT_PRESENT: u32 = u32::MAX;
 /// The creator that XenServer notes.
 pub const XENSERVER: [u8; 4] = *b"tap\0";
+/// The creator version from which on XenServer's programs take a batmap for granted.
+pub const XENSERVER_NEEDS_BATMAP: u32 = 0x0001_0002;
+/// XenServer's first creator version: its sector bitmaps count from the other end of a byte.
+pub const XENSERVER_FIRST: u32 = 0x0000_0001;
+/// XenServer's second creator version: with a batmap, mostly.
+pub const XENSERVER_SECOND: u32 = 0x0001_0001;
+/// First eight bytes of a batmap header.
+pub const BATMAP_COOKIE: [u8; 8] = *b"tdbatmap";
+/// The batmap version that is written.
+pub const BATMAP_VERSION: u32 = 0x0001_0002;
+/// The batmap version whose checksum sums signed bytes.
+pub const BATMAP_SIGNED_SUM: u32 = 0x0001_0001;
+/// Bytes of a batmap header.
+pub const BATMAP_HEADER_LEN: u64 = 512;
 /// Bytes of a footer; before Virtual PC 2004 the last one was missing.
 pub const FOOTER_LEN: u64 = 512;
 /// Bytes of a dynamic disk header.
@@ -116,6 +130,41 @@ pub struct ParentLocator {
     pub data_offset: U64<BE>,
 }
 
+/// XenServer's batmap header, in the sector after the padded BAT (no part of the specification; as
+/// blktap's programs lay it out).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct BatmapHeader {
+    /// "tdbatmap".
+    pub cookie: [u8; 8],
+    /// Where the map is.
+    pub map_offset: U64<BE>,
+    /// Sectors of the map.
+    pub map_sectors: U32<BE>,
+    /// Version of the batmap.
+    pub version: U32<BE>,
+    /// One's complement of the sum over the part of the map that the disk's size needs.
+    pub checksum: U32<BE>,
+    /// What XenServer's storage manager likes to keep there.
+    pub marker: u8,
+    /// Of the key by which the payload is encrypted.
+    pub key_hash: KeyHash,
+    /// Reserved.
+    pub reserved: [u8; 418],
+}
+
+/// By which XenServer tells whether it was given the right key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct KeyHash {
+    /// 1 where the payload is encrypted.
+    pub is_set: u8,
+    /// Random bytes.
+    pub nonce: [u8; 32],
+    /// SHA-256 of nonce and key.
+    pub hash: [u8; 32],
+}
+
 /// One's complement of the byte sum.
 fn ones_complement_sum(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(0u32, |sum, &byte| sum.wrapping_add(u32::from(byte)))
@@ -134,6 +183,37 @@ impl Footer {
         self.checksum = self.computed_checksum().into();
         self
     }
+
+    /// Whether the checksum is right, or is one of XenServer's early programs, which did not compute it
+    /// anew when they marked a disk as hidden.
+    #[must_use]
+    pub fn checksum_matches(&self) -> bool {
+        let stored = self.checksum.get();
+        let early = matches!(self.xenserver_version(), Some(XENSERVER_FIRST | XENSERVER_SECOND));
+        let shown = || Self { reserved: hidden_cleared(self.reserved), ..*self }.computed_checksum();
+        stored == self.computed_checksum() || early && self.is_hidden() && stored == shown()
+    }
+
+    /// XenServer's mark of a base copy that is not to be attached.
+    #[must_use]
+    pub const fn is_hidden(&self) -> bool {
+        let [hidden, ..] = self.reserved;
+        hidden != 0
+    }
+
+    /// The creator's version, for a disk that XenServer made.
+    #[must_use]
+    pub fn xenserver_version(&self) -> Option<u32> {
+        // Its programs look at three bytes only.
+        let [a, b, c, _] = self.creator_application;
+        (XENSERVER.starts_with(&[a, b, c])).then(|| self.creator_version.get())
+    }
+}
+
+const fn hidden_cleared(mut reserved: [u8; 427]) -> [u8; 427] {
+    let [hidden, ..] = &mut reserved;
+    *hidden = 0;
+    reserved
 }
 
 impl DynamicHeader {
@@ -161,6 +241,7 @@ mod tests {
         assert_eq!(size_of::<Footer>() as u64, FOOTER_LEN);
         assert_eq!(size_of::<DynamicHeader>() as u64, HEADER_LEN);
         assert_eq!(size_of::<ParentLocator>(), 24);
+        assert_eq!(size_of::<BatmapHeader>() as u64, BATMAP_HEADER_LEN);
     }
 
     #[test]

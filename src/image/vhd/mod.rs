@@ -8,6 +8,7 @@
 //! What the specification leaves open, implementations settled differently; each such place says so.
 
 mod bat;
+mod batmap;
 mod format;
 mod geometry;
 mod open;

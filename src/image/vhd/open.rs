@@ -1,7 +1,7 @@
 //! Reading a VHD: footer or mirror, dynamic header, BAT, parent locators.
 //!
 //! ```text
-//!   EOF−512 ── footer ──┐ good: taken; the mirror is compared
+//!   EOF−512 ── footer ──┐ good: taken; the mirror is compared, and the larger of two sizes counts
 //!   EOF−511 ── (old)  ──┤ bad:  the mirror is taken, with a warning
 //!   0       ── mirror ──┘ both bad: corrupt
 //!                └─ data offset ─► dynamic header ─ table offset ─► BAT ─► block table
@@ -13,17 +13,18 @@ use std::rc::Rc;
 use uuid::Uuid;
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::bat::Bat;
+use super::bat::{Bat, BatContents};
+use super::batmap::{self, Batmap};
 use super::format::{
     DynamicHeader, FOOTER_COOKIE, FOOTER_LEN, Footer, HEADER_COOKIE, HEADER_LEN, TYPE_DIFFERENCING,
-    TYPE_DYNAMIC, TYPE_FIXED, VERSION,
+    TYPE_DYNAMIC, TYPE_FIXED, VERSION, XENSERVER_FIRST,
 };
 use super::geometry::{chs_size, disk_size};
 use crate::error::{Error, Result, Site, Warning};
 use crate::image::bitmap::vhd_bitmap_len;
 use crate::image::{
-    Bitmaps, BlockSize, BlockState, BlockTable, Container, DiskType, Format, Geometry, Image,
-    Metadata as AnyMetadata, ParentLink,
+    Bitmaps, BlockSize, BlockTable, Container, DiskType, Format, Geometry, Image, Metadata as AnyMetadata,
+    ParentLink,
 };
 use crate::io::{ReadAt, read_struct, read_vec};
 use crate::units::{FileOffset, Space, index, len64};
@@ -32,8 +33,12 @@ use crate::units::{FileOffset, Space, index, len64};
 const FIXED_BLOCK: BlockSize = BlockSize::MIB_2;
 /// Largest block size that is read. Windows takes up to 2 MiB; other writers go further.
 pub const MAX_BLOCK: BlockSize = BlockSize::GIB_1;
-/// Most blocks of one disk: 2²⁶ (a BAT of 256 MiB).
-pub const MAX_BLOCKS: u64 = 1 << 26;
+/// Most blocks of one disk: 2²³, which the largest disk needs in blocks of 256 KiB. They take at most 64 MiB
+/// of memory, and as much for a moment while their places are compared.
+pub const MAX_BLOCKS: u64 = 1 << 23;
+/// The largest fixed disk, which has no table that would limit it: what a VHDX holds, since nothing larger can
+/// be written.
+const MAX_FIXED_SIZE: u64 = Format::Vhdx.description().max_disk_size;
 /// Most bytes of one parent locator's data.
 pub const MAX_LOCATOR: u64 = 64 << 10;
 
@@ -46,6 +51,8 @@ pub struct Metadata {
     pub header: Option<DynamicHeader>,
     /// The data of each parent locator.
     pub locators: Vec<Vec<u8>>,
+    /// XenServer's batmap, where there is one.
+    pub batmap: Option<Batmap>,
 }
 
 /// Whether this file is a VHD: a footer's cookie at one of its three places. `head` is the file's
@@ -78,15 +85,15 @@ fn footer_places(size: u64) -> impl Iterator<Item = u64> {
 pub fn open(file: Rc<dyn ReadAt>) -> Result<Image> {
     let container = Container::new(file);
     let mut warnings = Vec::new();
-    let (footer, end) = find_footer(&container, &mut warnings)?;
+    let Footers { footer, mirror, end } = find_footers(&container, &mut warnings)?;
     let site = Site { structure: "VHD footer", space: Space::File, offset: end.footer_at };
     let disk_type = check_footer(&footer, site)?;
-    let size = sizes(&footer, site, &mut warnings)?;
     let parts = match disk_type {
-        DiskType::Fixed => fixed_parts(size, &end, site)?,
-        _ => dynamic_parts(&container, &footer, disk_type, size, &end, &mut warnings)?,
+        DiskType::Fixed => fixed_parts(footer, &end, site, &mut warnings)?,
+        _ => dynamic_parts(&container, footer, mirror, disk_type, &end, &mut warnings)?,
     };
-    if footer.reserved.first() == Some(&1) {
+    let Parts { footer, size, .. } = parts;
+    if footer.is_hidden() {
         warnings.push(Warning::new(
             "xen-hidden",
             "XenServer marked this disk as hidden (a base copy); the new image keeps the mark.",
@@ -98,7 +105,7 @@ pub fn open(file: Rc<dyn ReadAt>) -> Result<Image> {
         geometry: Geometry {
             virtual_size: size.disk,
             // A table that is too short for the larger of two sizes addresses only what it has.
-            addressable_size: size.addressable.min(parts.block_size.start_of(parts.blocks.len())),
+            addressable_size: parts.block_size.span(parts.blocks.len(), size.addressable).start,
             block_size: parts.block_size,
             logical_sector_size: 512,
             physical_sector_size: 512,
@@ -113,6 +120,7 @@ pub fn open(file: Rc<dyn ReadAt>) -> Result<Image> {
             footer,
             header: parts.header,
             locators: parts.locators,
+            batmap: parts.batmap,
         })),
         warnings,
     })
@@ -120,11 +128,15 @@ pub fn open(file: Rc<dyn ReadAt>) -> Result<Image> {
 
 /// What depends on the disk type.
 struct Parts {
+    /// The footer that counts.
+    footer: Footer,
+    size: Sizes,
     block_size: BlockSize,
     blocks: BlockTable,
     bitmaps: Bitmaps,
     header: Option<DynamicHeader>,
     locators: Vec<Vec<u8>>,
+    batmap: Option<Batmap>,
     parent: Option<ParentLink>,
 }
 
@@ -140,7 +152,16 @@ pub struct End {
     pub payload_end: u64,
 }
 
-fn find_footer(container: &Container, warnings: &mut Vec<Warning>) -> Result<(Footer, End)> {
+/// What was found of the two copies of the footer.
+struct Footers {
+    /// The one at the end, or its mirror where that one is damaged.
+    footer: Footer,
+    /// The mirror, where both are good and differ.
+    mirror: Option<Footer>,
+    end: End,
+}
+
+fn find_footers(container: &Container, warnings: &mut Vec<Warning>) -> Result<Footers> {
     let size = container.size();
     if size < FOOTER_LEN.saturating_sub(1) {
         return Err(Error::corrupt(
@@ -154,8 +175,8 @@ fn find_footer(container: &Container, warnings: &mut Vec<Warning>) -> Result<(Fo
     for at in footer_places(size) {
         match read_footer(container, at)? {
             Ok(footer) => {
-                check_mirror(&footer, at, mirror, warnings);
-                return Ok((footer, End { footer_at: at, payload_end: at }));
+                let mirror = check_mirror(&footer, at, mirror, warnings);
+                return Ok(Footers { footer, mirror, end: End { footer_at: at, payload_end: at } });
             }
             Err(found) => flaw = flaw.max(found),
         }
@@ -167,7 +188,7 @@ fn find_footer(container: &Container, warnings: &mut Vec<Warning>) -> Result<(Fo
             "footer-damaged",
             format!("The footer at the end of the file {flaw}; its copy at the start is good and was used."),
         ));
-        return Ok((footer, End { footer_at: 0, payload_end: size }));
+        return Ok(Footers { footer, mirror: None, end: End { footer_at: 0, payload_end: size } });
     }
     let offset = size.saturating_sub(FOOTER_LEN);
     let site = Site { structure: "VHD footer", space: Space::File, offset };
@@ -201,26 +222,85 @@ fn read_footer(container: &Container, at: u64) -> Result<Result<Footer, Flaw>> {
     if footer.cookie != FOOTER_COOKIE {
         return Ok(Err(Flaw::Missing));
     }
-    let (stored, computed) = (footer.checksum.get(), footer.computed_checksum());
-    Ok(if stored == computed { Ok(footer) } else { Err(Flaw::Checksum { stored, computed }) })
+    if footer.checksum_matches() {
+        return Ok(Ok(footer));
+    }
+    Ok(Err(Flaw::Checksum { stored: footer.checksum.get(), computed: footer.computed_checksum() }))
 }
 
-/// The copy at the start must be the same, for the disk types that have one.
-fn check_mirror(footer: &Footer, at: u64, mirror: Result<Footer, Flaw>, warnings: &mut Vec<Warning>) {
+/// The copy at the start should be the same, for the disk types that have one; it is given where it is not.
+fn check_mirror(
+    footer: &Footer,
+    at: u64,
+    mirror: Result<Footer, Flaw>,
+    warnings: &mut Vec<Warning>,
+) -> Option<Footer> {
     if !matches!(footer.disk_type.get(), TYPE_DYNAMIC | TYPE_DIFFERENCING) || at == 0 {
-        return;
+        return None;
     }
     match mirror {
-        Ok(mirror) if mirror.as_bytes().get(..511) == footer.as_bytes().get(..511) => {}
-        Ok(_) => warnings.push(Warning::new(
+        // The last byte is missing in a footer of 511 bytes.
+        Ok(mirror) if mirror.as_bytes().get(..511) == footer.as_bytes().get(..511) => None,
+        Ok(mirror) => Some(mirror),
+        Err(flaw) => {
+            warnings.push(Warning::new(
+                "footer-mirror-damaged",
+                format!(
+                    "The copy of the footer at the start of the file {flaw}; the footer at the end is good and was \
+                     used."
+                ),
+            ));
+            None
+        }
+    }
+}
+
+/// Which of two good footers that differ counts: the one that names the larger disk, as far as the BAT has
+/// `room` (bytes of the disk). Some programs read by the first, some by the last, and what either shows must
+/// not be lost.
+fn choose_footer(
+    last: Footer,
+    first: Footer,
+    end: &End,
+    room: u64,
+    warnings: &mut Vec<Warning>,
+) -> Result<(Footer, Sizes)> {
+    let site = |offset| Site { structure: "VHD footer", space: Space::File, offset };
+    check_footer(&first, site(0))?;
+    if (first.disk_type, first.data_offset) != (last.disk_type, last.data_offset) {
+        return Err(Error::corrupt(
+            site(0),
+            "the footer at the end of the file and its copy at the start are both valid and describe different disks",
+        )
+        .expected(
+            format_args!("type {}, header at {}", last.disk_type, last.data_offset),
+            format_args!("type {}, header at {}", first.disk_type, first.data_offset),
+        ));
+    }
+    let mut told = Vec::new();
+    let at_end = sizes(&last, site(end.footer_at), &mut told)?;
+    let at_start = sizes(&first, site(0), &mut Vec::new())?;
+    let addressable = at_end.addressable.max(at_start.addressable);
+    if (at_end.disk, at_end.addressable) == (at_start.disk, at_start.addressable) {
+        warnings.push(Warning::new(
             "footer-copies-differ",
             "The footer at the end of the file and its copy at the start differ; the one at the end was used.",
-        )),
-        Err(flaw) => warnings.push(Warning::new(
-            "footer-mirror-damaged",
-            format!("The copy of the footer at the start of the file {flaw}; the footer at the end is good and was used."),
-        )),
+        ));
+        warnings.extend(told);
+        return Ok((last, at_end));
     }
+    let by_start = at_start.addressable > at_end.addressable && at_start.disk <= room;
+    warnings.push(Warning::new(
+        "footer-sizes-differ",
+        format!(
+            "The footer at the end of the file says that the disk has {} bytes, its copy at the start {}. Programs \
+             differ in which they read. The larger counts here, so that no byte is lost, and both copies in the new \
+             image say so.",
+            at_end.disk, at_start.disk
+        ),
+    ));
+    let (footer, size) = if by_start { (first, at_start) } else { (last, at_end) };
+    Ok((footer, Sizes { addressable, ..size }))
 }
 
 fn check_footer(footer: &Footer, site: Site) -> Result<DiskType> {
@@ -259,10 +339,15 @@ fn sizes(footer: &Footer, site: Site, warnings: &mut Vec<Warning>) -> Result<Siz
             Error::corrupt(field, "the size of the disk is no multiple of 512").expected("n × 512", current)
         );
     }
-    let limit = Format::Vhd.description().max_disk_size;
+    let (limit, message) = match footer.disk_type.get() {
+        TYPE_FIXED => (MAX_FIXED_SIZE, "the disk is larger than the 64 TiB that any new image can hold"),
+        _ => (
+            Format::Vhd.description().max_disk_size,
+            "the disk is larger than the 2040 GiB that a VHD can hold",
+        ),
+    };
     if current > limit {
-        return Err(Error::limit(field, "the disk is larger than the 2040 GiB that a VHD can hold")
-            .expected(format_args!("at most {limit}"), current));
+        return Err(Error::limit(field, message).expected(format_args!("at most {limit}"), current));
     }
     let (disk, by_geometry) = (disk_size(footer), chs_size(footer));
     if disk != current {
@@ -277,7 +362,8 @@ fn sizes(footer: &Footer, site: Site, warnings: &mut Vec<Warning>) -> Result<Siz
     Ok(Sizes { disk, addressable: current.max(disk) })
 }
 
-fn fixed_parts(size: Sizes, end: &End, site: Site) -> Result<Parts> {
+fn fixed_parts(footer: Footer, end: &End, site: Site, warnings: &mut Vec<Warning>) -> Result<Parts> {
+    let size = sizes(&footer, site, warnings)?;
     if size.disk > end.payload_end {
         let field = Site { offset: site.offset.saturating_add(48), ..site };
         return Err(Error::corrupt(
@@ -289,28 +375,29 @@ fn fixed_parts(size: Sizes, end: &End, site: Site) -> Result<Parts> {
     // Beyond the size that counts, a fixed disk is only as long as its file.
     let addressable = size.addressable.min(end.payload_end);
     let mut blocks = BlockTable::new();
-    for block in 0..FIXED_BLOCK.count_for(addressable) {
-        blocks.push(BlockState::Present(FileOffset::new(FIXED_BLOCK.start_of(block))))?;
-    }
+    blocks.push_side_by_side(FileOffset::new(0), FIXED_BLOCK.get(), FIXED_BLOCK.count_for(addressable))?;
     Ok(Parts {
+        footer,
+        size,
         block_size: FIXED_BLOCK,
         blocks,
         bitmaps: Bitmaps::None,
         header: None,
         locators: Vec::new(),
+        batmap: None,
         parent: None,
     })
 }
 
 fn dynamic_parts(
     container: &Container,
-    footer: &Footer,
+    footer: Footer,
+    mirror: Option<Footer>,
     disk_type: DiskType,
-    size: Sizes,
     end: &End,
     warnings: &mut Vec<Warning>,
 ) -> Result<Parts> {
-    let (header, at) = read_header(container, footer, end)?;
+    let (header, at) = read_header(container, &footer, end)?;
     let site =
         |by: u64| Site { structure: "VHD dynamic header", space: Space::File, offset: at.saturating_add(by) };
     let stored = u64::from(header.block_size.get());
@@ -323,6 +410,20 @@ fn dynamic_parts(
             .expected(format_args!("at most {MAX_BLOCK}"), block_size));
     }
     let entries = u64::from(header.max_table_entries.get());
+    let (footer, size) = match mirror {
+        Some(mirror) => choose_footer(footer, mirror, end, block_size.start_of(entries), warnings)?,
+        None => {
+            let footer_site = Site { structure: "VHD footer", space: Space::File, offset: end.footer_at };
+            (footer, sizes(&footer, footer_site, warnings)?)
+        }
+    };
+    if disk_type == DiskType::Differencing && footer.xenserver_version() == Some(XENSERVER_FIRST) {
+        return Err(Error::unsupported(
+            site(0),
+            "the first version of XenServer's programs made this disk, and counted the bits of sector bitmaps in \
+             another order; let XenServer convert it first",
+        ));
+    }
     let needed = block_size.count_for(size.addressable);
     if entries < block_size.count_for(size.disk) {
         return Err(Error::corrupt(site(28), "the BAT is too short for the disk")
@@ -332,9 +433,10 @@ fn dynamic_parts(
         return Err(Error::limit(site(28), "the disk has too many blocks")
             .expected(format_args!("at most {MAX_BLOCKS}"), needed));
     }
-    let bat = Bat {
+    let table_offset = header.table_offset.get();
+    let mut bat = Bat {
         container,
-        at: header.table_offset.get(),
+        at: table_offset,
         entries,
         used: needed.min(entries),
         block_size,
@@ -342,19 +444,38 @@ fn dynamic_parts(
         disk_type,
         header_at: at,
         end,
+        batmap: Vec::new(),
     };
     bat.check_place(site(16))?;
-    let blocks = bat.read(size.addressable, warnings)?;
-    if bat.has_batmap()? {
-        warnings.push(Warning::new(
-            "xen-batmap-dropped",
-            "The XenServer batmap (which blocks are full) is not carried over; XenServer makes it anew.",
-        ));
+    let found_batmap =
+        batmap::find(container, &footer, block_size, batmap::place_after(table_offset, entries)?)?;
+    if let Some(found) = &found_batmap {
+        bat.batmap.extend(found.places());
     }
+    let BatContents { blocks, over_batmap } = bat.read(size.addressable, warnings)?;
+    let batmap = match found_batmap {
+        Some(found) if !over_batmap => Some(found.read(container, &footer, blocks.len(), warnings)?),
+        Some(_) => {
+            warnings.push(Warning::new(
+                "xen-batmap-damaged",
+                "A block lies over XenServer's batmap. It is not believed; the new image has a good one.",
+            ));
+            None
+        }
+        None if batmap::is_expected(&footer, block_size) => {
+            warnings.push(Warning::new(
+                "xen-batmap-missing",
+                "XenServer's batmap is missing: XenServer reads this disk, and cannot write to it. The new image has \
+                 one.",
+            ));
+            None
+        }
+        None => None,
+    };
     let locators = read_locators(container, &header, at)?;
-    let parent = (disk_type == DiskType::Differencing).then(|| parent_link(&header, &locators));
+    let parent = (disk_type == DiskType::Differencing).then(|| parent_link(&footer, &header, &locators));
     let bitmaps = Bitmaps::BeforePayload { len: bat.bitmap_len };
-    Ok(Parts { block_size, blocks, bitmaps, header: Some(header), locators, parent })
+    Ok(Parts { footer, size, block_size, blocks, bitmaps, header: Some(header), locators, batmap, parent })
 }
 
 fn read_header(container: &Container, footer: &Footer, end: &End) -> Result<(DynamicHeader, u64)> {
@@ -413,7 +534,7 @@ fn read_locators(container: &Container, header: &DynamicHeader, header_at: u64) 
     Ok(all)
 }
 
-fn parent_link(header: &DynamicHeader, locators: &[Vec<u8>]) -> ParentLink {
+fn parent_link(footer: &Footer, header: &DynamicHeader, locators: &[Vec<u8>]) -> ParentLink {
     let mut paths = Vec::new();
     for (locator, data) in header.parent_locators.iter().zip(locators) {
         let path = match &locator.platform_code {
@@ -427,7 +548,10 @@ fn parent_link(header: &DynamicHeader, locators: &[Vec<u8>]) -> ParentLink {
     let mut seen = HashSet::new();
     paths.retain(|path| !path.is_empty() && seen.insert(path.clone()));
     let time_stamp = Some(header.parent_time_stamp.get()).filter(|&stamp| stamp != 0);
-    ParentLink { ids: vec![Uuid::from_bytes(header.parent_unique_id)], time_stamp, paths }
+    let id = Uuid::from_bytes(header.parent_unique_id);
+    // XenServer makes children of raw disks, which have no identifier.
+    let is_raw = id.is_nil() && footer.xenserver_version().is_some();
+    ParentLink { ids: vec![id], time_stamp, paths, is_raw }
 }
 
 /// Text up to the first NUL; what is no text becomes a replacement character.

@@ -10,8 +10,8 @@ use super::format::{DynamicHeader, Footer};
 use super::{Writer, open};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{
-    BitmapSource, BlockPlan, BlockSize, BlockState, ContainerWriter, DiskType, Image, OutState, Piece,
-    SectorBitmap,
+    BitmapSource, BlockPlan, BlockSize, BlockState, ContainerWriter, DiskType, Image, Metadata, OutState,
+    Piece, SectorBitmap,
 };
 use crate::io::ReadAt;
 
@@ -281,9 +281,117 @@ fn sizes_that_disagree_keep_the_larger() {
 #[test]
 fn xenserver_marks_are_told() {
     warned(with_footer(|f| f.reserved[0] = 1), "xen-hidden");
+}
+
+#[test]
+fn early_xenserver_programs_hid_a_disk_without_a_new_checksum() {
+    let hidden = |creator: [u8; 4], version: u32| {
+        let mut image = with_footer(|f| {
+            f.creator_application = creator;
+            f.creator_version = version.into();
+        });
+        let end = image.len() - 512;
+        (image[85], image[end + 85]) = (1, 1);
+        image
+    };
+    for version in [1, 0x0001_0001] {
+        warned(hidden(*b"tap\0", version), "xen-hidden");
+    }
+    for image in [hidden(*b"tap\0", 0x0001_0003), hidden(*b"win ", 1)] {
+        refused(image, ErrorKind::Corrupt, "VHD footer", valid().len() as u64 - 512);
+    }
+}
+
+#[test]
+fn two_footers_of_different_sizes_keep_the_larger() {
+    let footers = |first: u64, last: u64| {
+        let mut image = valid();
+        let end = image.len() - 512;
+        for (at, size) in [(0, first), (end, last)] {
+            let mut footer = footer_of(&valid());
+            footer.current_size = size.into();
+            image[at..at + 512].copy_from_slice(footer.sealed().as_bytes());
+        }
+        image
+    };
+    for (first, last) in [(DISK, DISK / 2), (DISK / 2, DISK)] {
+        let image = warned(footers(first, last), "footer-sizes-differ");
+        assert_eq!((image.geometry.virtual_size, image.geometry.addressable_size), (DISK, DISK));
+        let Metadata::Vhd(metadata) = &image.metadata else { panic!("a VHD") };
+        assert_eq!(metadata.footer.current_size.get(), DISK, "both copies of a new image name the larger");
+    }
+    // The BAT has no room for the larger: then no program can read it.
+    let image = warned(footers(DISK * 2, DISK), "footer-sizes-differ");
+    assert_eq!((image.geometry.virtual_size, image.geometry.addressable_size), (DISK, DISK));
+}
+
+#[test]
+fn two_footers_of_different_disks_are_refused() {
+    for change in [
+        (|f| f.disk_type = 4.into()) as fn(&mut Footer),
+        |f| f.data_offset = 1024.into(),
+        |f| f.saved_state = 1,
+        |f| f.current_size = 0.into(),
+    ] {
+        let mut image = valid();
+        let mut footer = footer_of(&image);
+        change(&mut footer);
+        image[..512].copy_from_slice(footer.sealed().as_bytes());
+        assert_eq!(refusal(image).site().unwrap().structure, "VHD footer");
+    }
+    // A fixed disk has no mirror: what stands at its start is a guest's.
     let mut image = valid();
-    image[2048..2056].copy_from_slice(b"tdbatmap");
-    warned(image, "xen-batmap-dropped");
+    let mut footer = footer_of(&image);
+    footer.disk_type = 2.into();
+    footer.current_size = 4096.into();
+    let end = image.len() - 512;
+    image[end..].copy_from_slice(footer.sealed().as_bytes());
+    let opened = open_bytes(image).unwrap();
+    assert_eq!((opened.disk_type, opened.geometry.addressable_size), (DiskType::Fixed, 4096));
+}
+
+#[test]
+fn large_fixed_disks_are_read_and_larger_dynamic_ones_are_not_written() {
+    let size = (2040u64 << 30) + 512;
+    let Metadata::Vhd(metadata) = open_bytes(valid()).unwrap().metadata else { panic!("a VHD") };
+    let writer = |size| Writer::like(&metadata, size, BlockSize::MIB_2, DiskType::Dynamic);
+    assert!(writer(size - 512).is_ok());
+    assert_eq!(writer(size).err().unwrap().kind(), ErrorKind::LimitExceeded);
+    for (size, fits) in [(size, true), (64 << 40, true), ((64 << 40) + 512, false)] {
+        let mut footer = footer_of(&valid());
+        (footer.disk_type, footer.current_size) = (2.into(), size.into());
+        let file = Sparse { size: size + 512, footer: footer.sealed() };
+        let opened = open(Rc::new(file) as Rc<dyn ReadAt>);
+        assert_eq!(opened.is_ok(), fits, "{size}");
+        if let Ok(opened) = opened {
+            assert_eq!((opened.disk_type, opened.geometry.addressable_size), (DiskType::Fixed, size));
+            assert_eq!(
+                opened.blocks.get(opened.block_count() - 1).payload().unwrap().get(),
+                (size - 1) >> 21 << 21
+            );
+        } else {
+            assert_eq!(opened.err().unwrap().kind(), ErrorKind::LimitExceeded);
+        }
+    }
+}
+
+/// A file of zeros that ends with a footer.
+struct Sparse {
+    size: u64,
+    footer: Footer,
+}
+
+impl ReadAt for Sparse {
+    fn size(&self) -> u64 {
+        self.size
+    }
+    fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        for (at, byte) in (offset..).zip(buf) {
+            let in_footer = (at + 512).checked_sub(self.size);
+            *byte = in_footer.map_or(0, |by| self.footer.as_bytes()[by as usize]);
+        }
+        Ok(())
+    }
 }
 
 #[test]

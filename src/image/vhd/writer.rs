@@ -1,15 +1,16 @@
 //! Writing a dynamic or differencing VHD around payload that lies elsewhere.
 //!
 //! ```text
-//!   0      512      1536                        first block
-//!   footer │ header │ locator data │ BAT │ pad │ [pad │ bitmap │ payload]… │ footer
-//!                                              └─ payload on a 4 KiB boundary, as Windows
-//!                                                 Server 2012 and later place it
+//!   0      512      1536                                 first block
+//!   footer │ header │ locator data │ BAT │ batmap │ pad │ [pad │ bitmap │ payload]… │ footer
+//!                                          └ XenServer's        └─ payload on a 4 KiB boundary, as
+//!                                                                  Windows Server 2012 and later place it
 //! ```
 
 use uuid::Uuid;
 use zerocopy::{FromZeros, IntoBytes};
 
+use super::batmap::{self, Batmap, XENSERVER_BLOCK};
 use super::format::{
     DynamicHeader, FOOTER_COOKIE, FOOTER_LEN, Footer, HEADER_COOKIE, HEADER_LEN, NO_OFFSET, NOT_PRESENT,
     TYPE_DYNAMIC, VERSION,
@@ -23,6 +24,8 @@ use crate::units::{add, index, len64, mul, round_up};
 
 /// BAT entries in one step: 1 MiB.
 const ENTRIES_A_STEP: u64 = 1 << 18;
+/// How much of a file 32-bit sector numbers reach.
+const ADDRESSABLE: u64 = 1 << 41;
 /// Where payload is aligned, for blocks that are large against it.
 const ALIGNMENT: u64 = 4096;
 /// Smallest block that is aligned; below it the padding would outweigh what is gained.
@@ -33,8 +36,13 @@ pub struct Writer {
     footer: Footer,
     header: DynamicHeader,
     locators: Vec<Vec<u8>>,
+    /// Blocks of the disk.
     blocks: u64,
+    /// Entries of the BAT: at least as many.
+    entries: u64,
     block_size: BlockSize,
+    /// XenServer's batmap of the source, which is carried over; none where no batmap is written.
+    batmap: Option<Option<Batmap>>,
     /// Padding before each bitmap.
     lead: u64,
     bitmap_len: u64,
@@ -44,10 +52,12 @@ pub struct Writer {
 
 impl Writer {
     /// A writer that keeps the identity of `source`: unique id, time stamp, creator, geometry, both
-    /// sizes and, for a differencing result, the parent. Any other `disk_type` makes a dynamic disk.
+    /// sizes and, for a differencing result, the parent. Any other `disk_type` makes a dynamic disk. What
+    /// XenServer made gets what its programs need: a batmap, and room in the BAT for a disk that grows.
     ///
     /// # Errors
-    /// `invalid-argument` for a block size that is no power of two from 512 B to 1 GiB.
+    /// `invalid-argument` for a block size that is no power of two from 512 B to 1 GiB; `unsupported` for one
+    /// that the source's own program does not take; `limit-exceeded` above 2040 GiB.
     pub fn like(
         source: &Metadata,
         addressable_size: u64,
@@ -56,14 +66,31 @@ impl Writer {
     ) -> Result<Self> {
         let mut footer = source.footer;
         let size = addressable_size.max(footer.current_size.get());
+        let stays = source.header.is_some_and(|h| u64::from(h.block_size.get()) == block_size.get());
+        if footer.xenserver_version().is_some() && block_size != XENSERVER_BLOCK && !stays {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "XenServer made this disk, and reads blocks of 2 MiB only",
+            )
+            .expected(XENSERVER_BLOCK, block_size));
+        }
+        let room = source.header.map_or(0, |header| u64::from(header.max_table_entries.get()));
+        let spare = Spare { room, batmap: &source.batmap };
         if disk_type == DiskType::Differencing {
             let header =
                 source.header.ok_or_else(|| Error::internal("a differencing disk without header"))?;
-            return Self::lay_out(footer, header, source.locators.clone(), size, block_size);
+            return Self::lay_out(footer, header, source.locators.clone(), size, block_size, spare);
         }
         footer.disk_type = TYPE_DYNAMIC.into();
         let reserved2 = source.header.map_or([0; 256], |header| header.reserved2);
-        Self::lay_out(footer, DynamicHeader { reserved2, ..new_header() }, Vec::new(), size, block_size)
+        Self::lay_out(
+            footer,
+            DynamicHeader { reserved2, ..new_header() },
+            Vec::new(),
+            size,
+            block_size,
+            spare,
+        )
     }
 
     /// A writer for a new dynamic disk of `disk_size` bytes.
@@ -71,10 +98,9 @@ impl Writer {
     /// # Errors
     /// `invalid-argument` for a bad block size, `limit-exceeded` above 2040 GiB.
     pub fn new(disk_size: u64, block_size: BlockSize, unique_id: Uuid, time_stamp: u32) -> Result<Self> {
-        let limit = Format::Vhd.description().max_disk_size;
-        if disk_size > limit || !disk_size.is_multiple_of(512) || disk_size == 0 {
-            return Err(Error::new(ErrorKind::LimitExceeded, "a VHD holds disks of up to 2040 GiB")
-                .expected(format_args!("at most {limit} bytes"), disk_size));
+        if !disk_size.is_multiple_of(512) || disk_size == 0 {
+            let message = "the size of the disk is no multiple of 512";
+            return Err(Error::new(ErrorKind::LimitExceeded, message).expected("n × 512", disk_size));
         }
         let (cylinders, heads, sectors_per_track) = geometry_for(disk_size);
         let footer = Footer {
@@ -96,7 +122,8 @@ impl Writer {
             unique_id: unique_id.into_bytes(),
             ..Footer::new_zeroed()
         };
-        Self::lay_out(footer, new_header(), Vec::new(), disk_size, block_size)
+        let spare = Spare { room: 0, batmap: &None };
+        Self::lay_out(footer, new_header(), Vec::new(), disk_size, block_size, spare)
     }
 
     fn lay_out(
@@ -105,7 +132,16 @@ impl Writer {
         locators: Vec<Vec<u8>>,
         size: u64,
         block_size: BlockSize,
+        spare: Spare,
     ) -> Result<Self> {
+        let limit = Format::Vhd.description().max_disk_size;
+        if size > limit {
+            return Err(Error::new(
+                ErrorKind::LimitExceeded,
+                "a VHD whose blocks are not all stored holds disks of up to 2040 GiB; a VHDX holds larger ones",
+            )
+            .expected(format_args!("at most {limit} bytes"), size));
+        }
         let allowed = (BlockSize::SECTOR..=MAX_BLOCK).contains(&block_size);
         let Some(block_field) = u32::try_from(block_size.get()).ok().filter(|_| allowed) else {
             return Err(Error::new(ErrorKind::InvalidArgument, "this is no block size for a VHD")
@@ -124,24 +160,34 @@ impl Writer {
         }
         let table_offset = at;
         let blocks = block_size.count_for(size);
-        let entries = u32::try_from(blocks)
+        let with_batmap = batmap::is_expected(&footer, block_size) || spare.batmap.is_some();
+        // XenServer's programs make the table as long as the disk may ever grow. More than 32-bit sector
+        // numbers reach makes no sense.
+        let entries =
+            if with_batmap { blocks.max(spare.room.min(block_size.count_for(ADDRESSABLE))) } else { blocks };
+        let entries_field = u32::try_from(entries)
             .map_err(|_| Error::new(ErrorKind::LimitExceeded, "the disk has too many blocks for a VHD"))?;
         let bitmap_len = vhd_bitmap_len(block_size)?;
         let alignment = if block_size.get() >= ALIGNED_FROM { ALIGNMENT } else { 512 };
         let lead = round_up(bitmap_len, alignment, "a sector bitmap")?.saturating_sub(bitmap_len);
-        let table_end = add(table_offset, mul(blocks, 4, "the BAT")?, "the BAT")?;
-        let first_block = round_up(table_end, alignment, "the BAT")?;
+        let mut tables_end = batmap::place_after(table_offset, entries)?;
+        if with_batmap {
+            tables_end = add(tables_end, batmap::len_for(entries)?, "the batmap")?;
+        }
+        let first_block = round_up(tables_end, alignment, "the BAT")?;
         footer.data_offset = FOOTER_LEN.into();
         header.data_offset = NO_OFFSET.into();
         header.table_offset = table_offset.into();
-        header.max_table_entries = entries.into();
+        header.max_table_entries = entries_field.into();
         header.block_size = block_field.into();
         Ok(Self {
             footer: footer.sealed(),
             header: header.sealed(),
             locators,
             blocks,
+            entries,
             block_size,
+            batmap: with_batmap.then(|| spare.batmap.clone()),
             lead,
             bitmap_len,
             table_offset,
@@ -185,14 +231,14 @@ impl Writer {
     }
 
     fn table(&self, plan: &BlockPlan, from: u64) -> Result<Vec<Piece>> {
-        let to = from.saturating_add(ENTRIES_A_STEP).min(self.blocks);
-        let mut bytes = Vec::with_capacity(index(mul(to.saturating_sub(from), 4, "the BAT")?, "the BAT")?);
+        let to = add(from, ENTRIES_A_STEP, "the BAT")?.min(self.entries);
+        let mut bytes = Vec::new();
         let mut rank = plan.rank(from);
-        for block in from..to {
+        for block in from..to.min(self.blocks) {
             let entry = match plan.get(block) {
                 OutState::Present | OutState::PartiallyPresent => {
                     let entry = self.entry(rank)?;
-                    rank = rank.saturating_add(1);
+                    rank = add(rank, 1, "a block")?;
                     entry
                 }
                 OutState::NotPresent => NOT_PRESENT,
@@ -200,17 +246,40 @@ impl Writer {
             };
             bytes.extend_from_slice(&entry.to_be_bytes());
         }
-        let mut pieces = vec![];
-        if to == self.blocks {
-            // The table is padded to a sector with what reads as "not present".
-            bytes.resize(bytes.len().next_multiple_of(512), 0xff);
-            let end =
-                add(self.table_offset, mul(self.blocks, 4, "the BAT")?, "the BAT")?.next_multiple_of(512);
-            pieces.push(Piece::Bytes(bytes));
-            pieces.push(Piece::Zeros(self.first_block.saturating_sub(end)));
-        } else {
+        // Entries past the disk, and the padding to a sector, read as "not present".
+        let step_end = batmap::place_after(self.table_offset, to)?;
+        let step_start = batmap::place_after(self.table_offset, from)?;
+        let len = step_end.checked_sub(step_start).ok_or_else(|| Error::internal("a BAT of no length"))?;
+        bytes.resize(index(len, "the BAT")?, 0xff);
+        Ok(vec![Piece::Bytes(bytes)])
+    }
+
+    /// What stands between the BAT and the first block.
+    fn after_table(&self, plan: &BlockPlan, bitmaps: &dyn BitmapSource) -> Result<Vec<Piece>> {
+        let table_end = batmap::place_after(self.table_offset, self.entries)?;
+        let mut pieces = Vec::new();
+        let mut made = 0;
+        if let Some(carried) = &self.batmap {
+            let mut full = Vec::new();
+            let mut stored = plan.next_stored(0);
+            while let Some(block) = stored {
+                // A bitmap that is copied is full where the source says so; to look costs a read for each
+                // block, and a clear bit is always right.
+                let known = carried.as_ref().is_some_and(|carried| carried.is_full(block));
+                if known || bitmaps.stored_at(block).is_none() && bitmaps.bitmap(block)?.is_none() {
+                    full.push(block);
+                }
+                stored = plan.next_stored(add(block, 1, "a block")?);
+            }
+            let full = full.into_iter();
+            let bytes = batmap::encode(carried.as_ref(), &self.footer, table_end, self.entries, full)?;
+            made = len64(bytes.len());
             pieces.push(Piece::Bytes(bytes));
         }
+        let end = add(table_end, made, "the batmap")?;
+        let pad =
+            self.first_block.checked_sub(end).ok_or_else(|| Error::internal("tables that are too long"))?;
+        pieces.push(Piece::Zeros(pad));
         Ok(pieces)
     }
 }
@@ -228,10 +297,14 @@ impl ContainerWriter for Writer {
         add(add(self.first_block, payload, "the new image")?, FOOTER_LEN, "the new image")
     }
 
-    fn front(&self, plan: &BlockPlan, _bitmaps: &dyn BitmapSource, step: u64) -> Result<Option<Vec<Piece>>> {
+    fn front(&self, plan: &BlockPlan, bitmaps: &dyn BitmapSource, step: u64) -> Result<Option<Vec<Piece>>> {
         let Some(table_step) = step.checked_sub(1) else { return Ok(Some(self.head())) };
         let from = mul(table_step, ENTRIES_A_STEP, "the BAT")?;
-        if from >= self.blocks { Ok(None) } else { self.table(plan, from).map(Some) }
+        match table_step.checked_sub(self.entries.div_ceil(ENTRIES_A_STEP)) {
+            None => self.table(plan, from).map(Some),
+            Some(0) => self.after_table(plan, bitmaps).map(Some),
+            Some(_) => Ok(None),
+        }
     }
 
     fn before_payload(&self, block: u64, bitmaps: &dyn BitmapSource) -> Result<Vec<Piece>> {
@@ -251,6 +324,13 @@ impl ContainerWriter for Writer {
     fn tail(&self, _plan: &BlockPlan) -> Result<Vec<Piece>> {
         Ok(vec![Piece::Bytes(self.footer.as_bytes().to_vec())])
     }
+}
+
+/// What a source has beyond its own needs.
+struct Spare<'a> {
+    /// Entries of its BAT.
+    room: u64,
+    batmap: &'a Option<Batmap>,
 }
 
 fn new_header() -> DynamicHeader {

@@ -118,6 +118,7 @@ impl Locator {
         ParentLink {
             ids: [Some(self.linkage), self.linkage2].into_iter().flatten().collect(),
             time_stamp: None,
+            is_raw: false,
             paths: PATHS.iter().filter_map(|key| find(&self.pairs, key)).collect(),
         }
     }

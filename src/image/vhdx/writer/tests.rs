@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::*;
+use crate::image::testing::assemble;
 use crate::image::vhdx::metadata::Item;
 use crate::image::vhdx::testing::{DATA_WRITE, ITEMS, PARENT, TestImage};
 use crate::image::{BitOrder, BlockState, Disk, Image, Metadata as AnyMetadata, SectorBitmap, vhdx};
@@ -38,34 +39,6 @@ fn plan(states: &[OutState]) -> BlockPlan {
     }
     plan.seal();
     plan
-}
-
-/// The file, with each stored block filled with its number.
-fn assemble(writer: &Writer, plan: &BlockPlan, bitmaps: &dyn BitmapSource) -> Vec<u8> {
-    let mut file = Vec::new();
-    let mut put = |pieces: Vec<Piece>| {
-        for piece in pieces {
-            match piece {
-                Piece::Zeros(len) => file.resize(file.len() + len as usize, 0),
-                Piece::Bytes(bytes) => file.extend(bytes),
-                Piece::Source { .. } => panic!("nothing comes from the source here"),
-            }
-        }
-    };
-    let mut step = 0;
-    while let Some(pieces) = writer.front(plan, bitmaps, step).unwrap() {
-        put(pieces);
-        step += 1;
-    }
-    let mut from = 0;
-    while let Some(block) = plan.next_stored(from) {
-        put(writer.before_payload(block, bitmaps).unwrap());
-        put(vec![Piece::Bytes(vec![block as u8; writer.block_size().get() as usize])]);
-        from = block + 1;
-    }
-    put(writer.tail(plan).unwrap());
-    assert_eq!(file.len() as u64, writer.file_size(plan).unwrap());
-    file
 }
 
 fn metadata(image: &Image) -> &Metadata {
