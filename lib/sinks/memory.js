@@ -1,4 +1,5 @@
 import { BytesSource } from '../sources/bytes.js';
+import { readExactly } from '../sources/read.js';
 
 /** @import { Sink } from '../types.js' */
 
@@ -27,7 +28,7 @@ export class MemorySink {
   async write(piece, position, sources) {
     if (piece.kind === 'bytes') this.#growing.set(piece.bytes, position);
     if (piece.kind === 'source') {
-      this.#growing.set(sources[piece.file].read(piece.start, piece.end - piece.start), position);
+      this.#growing.set(readExactly(sources[piece.file], piece.start, piece.end - piece.start), position);
     }
   }
 

@@ -3,6 +3,7 @@ import path from 'node:path';
 
 import { CompactorError, asCompactorError } from '../errors.js';
 import { PathSource } from '../sources/path.js';
+import { readExactly } from '../sources/read.js';
 import { isAncestor } from './ancestors.js';
 import { removeAbandoned, temporaryBeside } from './temporary.js';
 
@@ -95,7 +96,7 @@ export class PathSink {
     // Zeros are left out: the file is set to its length in the end, and what was not written is zero.
     if (piece.kind === 'bytes') this.#put(piece.bytes, position);
     if (piece.kind === 'source') {
-      this.#put(sources[piece.file].read(piece.start, piece.end - piece.start), position);
+      this.#put(readExactly(sources[piece.file], piece.start, piece.end - piece.start), position);
     }
   }
 
@@ -103,7 +104,7 @@ export class PathSink {
     const fd = this.#fd;
     if (fd === undefined) return null;
     this.#doing('set to its length', () => fs.ftruncateSync(fd, this.#size));
-    return new PathSource(this.#temporary);
+    return this.#doing('read back', () => new WrittenFile(this.#temporary, this.path));
   }
 
   async commit() {
@@ -362,9 +363,34 @@ export class PathSink {
    * @returns {never}
    */
   #fail(what, thrown) {
-    if (thrown instanceof CompactorError) throw thrown;
+    if (thrown instanceof CompactorError && thrown.code !== 'read-failed') throw thrown;
     const { code, message } = asCompactorError(thrown, 'write-failed');
-    throw new CompactorError(code, `${this.path} could not be ${what}: ${message}`, { cause: thrown });
+    throw new CompactorError(
+      code === 'read-failed' ? 'write-failed' : code,
+      `${this.path} could not be ${what}: ${message}`,
+      { cause: thrown },
+    );
+  }
+}
+
+/** What was written: that it cannot be read is a fault of the output, and not of a source. */
+class WrittenFile extends PathSource {
+  #output;
+
+  /** @param {string} temporary @param {string} file */
+  constructor(temporary, file) {
+    super(temporary);
+    this.#output = file;
+  }
+
+  /** @override @param {Uint8Array} target @param {number} offset */
+  readInto(target, offset) {
+    try {
+      super.readInto(target, offset);
+    } catch (thrown) {
+      const { message } = /** @type {Error} */ (thrown);
+      throw new CompactorError('write-failed', `${this.#output} could not be read back: ${message}`, { cause: thrown });
+    }
   }
 }
 

@@ -57,13 +57,25 @@ export class PickerSink {
     await this.#writable?.abort();
     this.#writable = null;
     // A picked file that was not there before is there now, and empty.
-    const { size } = await this.#handle.getFile();
-    const removable = /** @type {{ remove?: () => Promise<void> }} */ (/** @type {unknown} */ (this.#handle));
-    if (this.#committed || size === 0) await removable.remove?.();
+    if (this.#committed || (await this.#isEmpty())) {
+      const removable = /** @type {{ remove?: () => Promise<void> }} */ (/** @type {unknown} */ (this.#handle));
+      await removable.remove?.();
+    }
+    this.#committed = false;
   }
 
   async readBack() {
     return this.#committed ? new FileSource(await this.#handle.getFile()) : null;
+  }
+
+  async #isEmpty() {
+    try {
+      return (await this.#handle.getFile()).size === 0;
+    } catch (thrown) {
+      // It is gone already.
+      if (/** @type {DOMException} */ (thrown).name === 'NotFoundError') return false;
+      throw thrown;
+    }
   }
 
   #stream() {

@@ -1,0 +1,116 @@
+/** Every sink passes the same suite. Those of the browser write to doubles of what a browser gives. */
+import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import { basename } from 'node:path';
+import test, { before } from 'node:test';
+import { BytesSource, MemorySink, PathSink, PathSource } from '../../lib/index.node.js';
+import { DownloadSink } from '../../lib/sinks/download.js';
+import { PickerSink } from '../../lib/sinks/picker.js';
+import { scratchFolder } from '../support/scratch.mjs';
+import { contents, sinkSuite } from '../support/sink-suite.mjs';
+
+const path = scratchFolder({ inMemory: true });
+const inMemory = () => contents.map((bytes, i) => new BytesSource(`${i}`, bytes));
+const asBlobs = () =>
+  contents.map((bytes, i) => ({ ...new BytesSource(`${i}`, bytes), blob: new Blob([bytes]), read: () => bytes }));
+
+before(() => contents.forEach((bytes, i) => fs.writeFileSync(path(`source-${i}`), bytes)));
+
+sinkSuite('memory', () => {
+  const sink = new MemorySink();
+  return { sink, sources: inMemory(), result: async () => sink.bytes, remains: () => [] };
+});
+
+let folders = 0;
+/** @param {{ force: boolean }} options */
+const pathPlace = (options) => () => {
+  const folder = path(`out-${(folders += 1)}`);
+  fs.mkdirSync(folder);
+  const file = `${folder}/out.vhd`;
+  return {
+    sink: new PathSink(file, options),
+    sources: contents.map((_, i) => new PathSource(path(`source-${i}`))),
+    result: async () => (fs.existsSync(file) ? fs.readFileSync(file) : null),
+    remains: () => fs.readdirSync(folder).filter((name) => name !== basename(file)),
+  };
+};
+sinkSuite('path', pathPlace({ force: false }));
+sinkSuite('path with force', pathPlace({ force: true }));
+
+test('path with force: an old file stays until the new one is complete, and when it fails', async () => {
+  const { sink, sources, result } = pathPlace({ force: true })();
+  const { path: file } = /** @type {PathSink} */ (sink);
+  fs.writeFileSync(file, 'old');
+  await sink.begin(4, sources);
+  await sink.write({ kind: 'bytes', bytes: Buffer.from('new!') }, 0, sources);
+  assert.equal(`${await result()}`, 'old');
+  await sink.abort();
+  assert.equal(`${await result()}`, 'old');
+});
+
+sinkSuite('download', () => {
+  const sink = new DownloadSink('out.vhd');
+  return {
+    sink,
+    sources: asBlobs(),
+    result: async () => sink.blob && new Uint8Array(await sink.blob.arrayBuffer()),
+    remains: () => [],
+  };
+});
+
+sinkSuite('picker', () => {
+  const handle = new FileHandle('out.vhd');
+  return {
+    sink: new PickerSink(/** @type {any} */ (handle)),
+    sources: asBlobs(),
+    // The page makes the file, empty, before the sink is begun.
+    result: async () => (handle.isWritten ? handle.bytes : null),
+    remains: () => (handle.open > 0 ? ['a stream that is still open'] : []),
+  };
+});
+
+/** A file of a picked folder: what is written shows when the stream is closed. */
+class FileHandle {
+  kind = 'file';
+  open = 0;
+  isWritten = false;
+  /** @type {Uint8Array | null} */
+  bytes = new Uint8Array();
+
+  constructor(/** @type {string} */ name) {
+    this.name = name;
+  }
+
+  async getFile() {
+    if (!this.bytes) throw new DOMException('it was removed', 'NotFoundError');
+    return new File([Uint8Array.from(this.bytes)], this.name);
+  }
+
+  async createWritable() {
+    let aside = Buffer.alloc(0);
+    this.open += 1;
+    const end = () => {
+      this.open -= 1;
+    };
+    return {
+      write: async (/** @type {{ position: number, data: Blob | Uint8Array<ArrayBuffer> }} */ { position, data }) => {
+        const bytes = new Uint8Array(await new Blob([data]).arrayBuffer());
+        if (aside.length < position) aside = Buffer.concat([aside], position);
+        aside = Buffer.concat([aside.subarray(0, position), bytes, aside.subarray(position + bytes.length)]);
+      },
+      truncate: async (/** @type {number} */ length) => {
+        aside = Buffer.concat([aside], length);
+      },
+      close: async () => {
+        this.bytes = Uint8Array.from(aside);
+        this.isWritten = true;
+        end();
+      },
+      abort: async () => end(),
+    };
+  }
+
+  async remove() {
+    this.bytes = null;
+  }
+}

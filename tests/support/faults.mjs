@@ -1,0 +1,51 @@
+/**
+ * A disk that fails where it is told to: the calls of `node:fs` that touch one folder, numbered, each of which can be
+ * made to do something else.
+ */
+import fs from 'node:fs';
+import { dirname, sep } from 'node:path';
+import { mock } from 'node:test';
+
+/**
+ * @typedef {object} Call
+ * @property {number} number from 0
+ * @property {string} name of the function, without its `Sync`
+ * @property {string} path of the file
+ * @property {any[]} args
+ * @property {(...args: any[]) => any} real
+ */
+
+/** By their first argument: a path, or an open file. */
+const BY_PATH = ['access', 'lstat', 'link', 'open', 'readdir', 'realpath', 'rename', 'rm', 'stat', 'statfs', 'unlink'];
+const BY_FD = ['close', 'fchmod', 'fchown', 'fstat', 'fsync', 'ftruncate', 'read', 'write'];
+
+/**
+ * From now on `act` does what calls in `folder` do, until the returned function is called.
+ * @param {string} folder @param {(call: Call) => any} act
+ */
+export function intercept(folder, act) {
+  /** @type {Map<number, string>} */
+  const opened = new Map();
+  let number = 0;
+  const inside = (/** @type {string} */ path) =>
+    path === folder || path.startsWith(folder + sep) || folder === dirname(path);
+  const mocks = [...BY_PATH, ...BY_FD].map((name) => {
+    const key = /** @type {any} */ (`${name}Sync`);
+    const real = /** @type {any} */ (fs)[key];
+    return mock.method(fs, key, (/** @type {any[]} */ ...args) => {
+      const path = typeof args[0] === 'number' ? (opened.get(args[0]) ?? '') : String(args[0]);
+      if (!inside(path)) return real(...args);
+      const call = { number, name, path, args, real };
+      number += 1;
+      const result = act(call);
+      if (name === 'open') opened.set(result, path);
+      if (name === 'close') opened.delete(args[0]);
+      return result;
+    });
+  });
+  return () => mocks.forEach((method) => method.mock.restore());
+}
+
+/** As the operating system says it. */
+export const systemError = (/** @type {string} */ code) =>
+  Object.assign(new Error(`${code}: as if the disk had said so`), { code });
