@@ -13,28 +13,41 @@
 //!    (a quick `mkntfs` over Btrfs was seen to leave two).
 //!
 //! A leftover costs a person the saving on that volume, and `wipefs` removes it; believing the wrong
-//! one would cost the data. Which signatures there are, and where: [`crate::volume::signature`].
+//! one would cost the data. Which signatures there are, and where: [`crate::volume::signature`], which is
+//! also what a bare disk is judged by.
 
-use super::{Context, Decline, DeclineReason, Detected, Stop};
+use super::{Decline, DeclineReason, Detected, Stop};
 use crate::error::Site;
 use crate::io::ReadAt;
 use crate::units::Space;
-use crate::volume::signature::{Claim, Class, claims};
+use crate::volume::signature::{Claim, Class, Native, claims};
 
-/// Declines a volume that must not be asked for its free space.
-pub(super) fn probe(volume: &dyn ReadAt, _context: Context) -> Option<Detected> {
+/// Who is to be asked for the free space of a volume.
+#[derive(Debug)]
+pub(super) enum Claimed {
+    /// This reader and no other.
+    By(Native),
+    /// Nobody: no signature is known.
+    ByNobody,
+    /// Nobody may be: declined.
+    Declined(Detected),
+}
+
+/// Says who claims `volume`.
+pub(super) fn claimed(volume: &dyn ReadAt) -> Claimed {
     let claims = match claims(volume) {
         Ok(claims) => claims,
         Err(error) => {
-            return Some(Detected::declined("unknown", None, Stop::from(error).into_decline()));
+            return Claimed::Declined(Detected::declined("unknown", None, Stop::from(error).into_decline()));
         }
     };
-    let (first, others) = claims.split_first()?;
-    if first.class == Class::Native && others.is_empty() {
-        return None;
-    }
+    let (first, others) = match claims.split_first() {
+        None => return Claimed::ByNobody,
+        Some((Claim { class: Class::Native(only), .. }, [])) => return Claimed::By(*only),
+        Some(several) => several,
+    };
     let site = Site { structure: "signature", space: Space::Volume, offset: first.offset };
-    Some(Detected::declined(first.name, None, decline(first, others).at(site)))
+    Claimed::Declined(Detected::declined(first.name, None, decline(first, others).at(site)))
 }
 
 fn decline(first: &Claim, others: &[Claim]) -> Decline {
@@ -68,7 +81,7 @@ fn decline(first: &Claim, others: &[Claim]) -> Decline {
                  space with zeros in the running machine first to save more.{also}"
             ),
         ),
-        Class::Native => Decline::new(
+        Class::Native(_) => Decline::new(
             DeclineReason::Inconsistent,
             format!(
                 "Two file systems claim this volume, and it is unclear which of them is a leftover (wipefs \
@@ -81,7 +94,7 @@ fn decline(first: &Claim, others: &[Claim]) -> Decline {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fs::{Mapping, detect};
+    use crate::fs::{Context, Mapping, detect};
     use proptest::prelude::*;
 
     const CONTEXT: Context = Context { sector_size: 512 };
@@ -98,7 +111,7 @@ mod tests {
     }
 
     fn declined(parts: &[Part<'_>]) -> Option<(&'static str, DeclineReason)> {
-        let found = probe(&volume(parts), CONTEXT)?;
+        let Claimed::Declined(found) = claimed(&volume(parts)) else { return None };
         let Mapping::Declined(decline) = found.mapping else { panic!("mapped") };
         assert!(decline.site.is_some() && !decline.detail.is_empty());
         Some((found.name, decline.reason))
@@ -120,12 +133,15 @@ mod tests {
             ("LUKS1", Encrypted, &[(0, b"LUKS\xBA\xBE\0\x01")]),
             ("LUKS2", Encrypted, &[(0, b"LUKS\xBA\xBE\0\x02"), (0x4000, b"SKUL\xBA\xBE\0\x02")]),
             ("LUKS2", Encrypted, &[(0x8000, b"SKUL\xBA\xBE\0\x02")]),
+            ("LUKS", Encrypted, &[(0, b"LUKS\xBA\xBE\0\x09")]),
             ("Windows Storage Spaces", NotSupported, &[(0, b"SPACEDB ")]),
             ("Windows dynamic disk (LDM)", NotSupported, &[(0xC00, b"PRIVHEAD")]),
             ("LVM2", NotSupported, &[(512, b"LABELONE"), (536, b"LVM2 001")]),
             ("LVM2", NotSupported, &[(1536, b"LABELONE"), (1560, b"LVM2 001")]),
+            ("LVM2", NotSupported, &[(0, b"LABELONE")]),
             ("Linux RAID", NotSupported, &[(0, b"\xFC\x4E\x2B\xA9\x01\0\0\0")]),
             ("Linux RAID", NotSupported, &[(4096, b"\xFC\x4E\x2B\xA9\x01\0\0\0")]),
+            ("Linux RAID", NotSupported, &[(4096, b"\xFC\x4E\x2B\xA9\x07\0\0\0")]),
             ("Linux RAID", NotSupported, &[(end - 8192, b"\xFC\x4E\x2B\xA9\x01\0\0\0")]),
             ("Linux RAID", NotSupported, &[(end - 65536, b"\xFC\x4E\x2B\xA9\0\0\0\0")]),
             ("Linux RAID", NotSupported, &[(end - 65536, b"\xA9\x2B\x4E\xFC\0\0\0\0")]),
@@ -198,9 +214,45 @@ mod tests {
     }
 
     #[test]
-    fn an_old_swap_signature_under_ext4_is_no_claim() {
+    fn an_ext4_that_carries_an_old_swap_signature_is_no_swap() {
         let [a, b] = EXT;
-        assert_eq!(declined(&[a, b, (1024, &[0, 0x20, 0, 0]), (4086, b"SWAPSPACE2")]), None);
+        let inodes = (1024, &[0, 0x20, 0, 0][..]);
+        for at in [4086, 8182, 65526] {
+            for signature in [&b"SWAPSPACE2"[..], b"SWAP-SPACE", b"S1SUSPEND\0"] {
+                let bytes = volume(&[a, b, inodes, (at, signature)]);
+                assert!(matches!(claimed(&bytes), Claimed::By(Native::Ext)), "{signature:?}");
+            }
+        }
+        // Where the word says swap as well, nobody can tell.
+        let swap = [a, b, (1024, &[1, 0, 0, 0]), (4086, b"SWAPSPACE2")];
+        assert_eq!(declined(&swap).map(|(_, reason)| reason), Some(DeclineReason::Inconsistent));
+    }
+
+    #[test]
+    fn what_two_claim_is_nobodys() {
+        let [a, b] = EXT;
+        let rivals: [&[Part<'_>]; 9] = [
+            &[(3, b"NTFS    ")],
+            &[(3, b"EXFAT   ")],
+            &[(3, b"-FVE-FS-")],
+            &[(0x36, b"FAT12   ")],
+            &[(0x36, b"FAT16   ")],
+            &[(0x52, b"FAT32   ")],
+            &[(0, b"LUKS\xBA\xBE\0\x07")],
+            &[(512, b"LABELONE")],
+            &[(0x1_0000, b"\x01\x16\x19\x70\0\0\0\x02")],
+        ];
+        assert_eq!(declined(&[a, b]), None);
+        for rival in rivals {
+            assert!(declined(&[&[a, b], rival].concat()).is_some(), "{rival:?}");
+        }
+    }
+
+    #[test]
+    fn a_boot_loader_in_the_first_kilobyte_is_no_rival() {
+        let [a, b] = EXT;
+        let code = [0x90; 512];
+        assert_eq!(declined(&[(0, &code), (3, b"SYSLINUX"), BOOT, a, b]), None);
     }
 
     #[test]
@@ -211,8 +263,6 @@ mod tests {
             &[(1024, b"BD")],
             &[(1030, b"\x34\x34")],
             &[(0x410, b"\x7F\x13")],
-            &[(512, b"LABELONE")],
-            &[(4096, b"\xFC\x4E\x2B\xA9\x07\0\0\0")],
             &[a, b, (0x404, &[1, 0, 2, 0, 9]), (0x410, b"\x8F\x13")],
         ] {
             assert_eq!(declined(parts), None, "{parts:?}");

@@ -17,6 +17,7 @@ mod exfat;
 mod ext;
 mod fat;
 mod known;
+mod nested;
 mod ntfs;
 mod swap;
 pub mod witness;
@@ -24,6 +25,8 @@ pub mod witness;
 use crate::error::{Error, Site, Warning};
 use crate::extents::Extents;
 use crate::io::ReadAt;
+use crate::volume::signature::Native;
+use known::Claimed;
 
 pub use witness::{Hearing, Owner, OwnerWalk, Testimony, Witness};
 
@@ -214,22 +217,35 @@ pub struct Context {
 /// What one reader makes of a volume.
 type Probe = fn(&dyn ReadAt, Context) -> Option<Detected>;
 
-/// The readers in the order in which they are asked. The encrypted and the foreign come first:
-/// BitLocker To Go looks like FAT32.
-const PROBES: &[Probe] = &[known::probe, swap::probe, ext::probe, ntfs::probe, exfat::probe, fat::probe];
+/// The reader of each file system that is read.
+const fn reader(native: Native) -> Probe {
+    match native {
+        Native::Ext => ext::probe,
+        Native::Ntfs => ntfs::probe,
+        Native::ExFat => exfat::probe,
+        Native::Fat => fat::probe,
+        Native::Swap => swap::probe,
+    }
+}
 
 /// Finds which file system a volume holds and what of it is free. Never fails: what cannot be read
 /// or recognised is declined.
 #[must_use]
 pub fn detect(volume: &dyn ReadAt, context: Context) -> Detected {
-    PROBES.iter().find_map(|probe| probe(volume, context)).unwrap_or_else(|| {
-        Detected::declined(
-            "unknown",
-            None,
-            Decline::new(
-                DeclineReason::Unrecognised,
-                "No known file system was found here, so all of it counts as in use.",
-            ),
-        )
-    })
+    let unrecognised = || {
+        let detail = "No known file system was found here, so all of it counts as in use.";
+        Detected::declined("unknown", None, Decline::new(DeclineReason::Unrecognised, detail))
+    };
+    let native = match known::claimed(volume) {
+        Claimed::By(native) => native,
+        Claimed::ByNobody => return unrecognised(),
+        Claimed::Declined(declined) => return declined,
+    };
+    let Some(mut found) = reader(native)(volume, context) else { return unrecognised() };
+    if let Mapping::Mapped(map) = &found.mapping
+        && let Err(stop) = nested::require_none(volume, native.has_boot_sector(), map)
+    {
+        found.decline(stop.into_decline());
+    }
+    found
 }

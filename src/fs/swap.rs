@@ -20,8 +20,8 @@ use super::{Context, Decline, DeclineReason, Detected, FreeMap, Request, Stop};
 use crate::error::{Result, Site};
 use crate::extents::Extents;
 use crate::io::{ReadAt, read_struct};
-use crate::units::Space;
-use crate::volume::signature::{HIBERNATION_SIGNATURES, SWAP_PAGE_SIZES};
+use crate::units::{Space, add, mul};
+use crate::volume::signature::{Swap, swap_area};
 
 const HEADER: Site = Site { structure: "Linux swap header", space: Space::Volume, offset: 1024 };
 
@@ -35,48 +35,24 @@ struct RawHeader {
     label: [u8; 16],
 }
 
-/// What stands at the end of the first page.
-enum Signature {
-    Swap { page: u64 },
-    OldSwap,
-    Hibernated,
-}
-
 /// Recognises a swap volume and says what of it a person may declare dispensable.
 pub(super) fn probe(volume: &dyn ReadAt, _context: Context) -> Option<Detected> {
-    let signature = signature(volume)?;
+    let area = swap_area(volume).ok()??;
     let header: RawHeader = read_struct(volume, HEADER.offset).ok()?;
     let label = header.label.split(|&byte| byte == 0).next().filter(|label| !label.is_empty());
     let label = label.map(|label| String::from_utf8_lossy(label).into_owned());
-    let outcome = map(volume, &signature, &header).map(|map| (map, NoOwners.boxed()));
+    let outcome = map(volume, area, &header).map(|map| (map, NoOwners.boxed()));
     Some(Detected::new("Linux swap", label, outcome, Vec::new()))
 }
 
-/// The signature of any page size; one that says hibernated wins.
-fn signature(volume: &dyn ReadAt) -> Option<Signature> {
-    let mut found = None;
-    for page in SWAP_PAGE_SIZES {
-        let Ok(bytes) = read_struct::<[u8; 10], _>(volume, page.saturating_sub(10)) else { break };
-        match &bytes {
-            _ if HIBERNATION_SIGNATURES.iter().any(|s| bytes.starts_with(s)) => {
-                return Some(Signature::Hibernated);
-            }
-            b"SWAPSPACE2" if found.is_none() => found = Some(Signature::Swap { page }),
-            b"SWAP-SPACE" if found.is_none() => found = Some(Signature::OldSwap),
-            _ => {}
-        }
-    }
-    found
-}
-
-fn map(volume: &dyn ReadAt, signature: &Signature, header: &RawHeader) -> Result<FreeMap, Stop> {
-    let page = match *signature {
-        Signature::Swap { page } => page,
-        Signature::OldSwap => {
+fn map(volume: &dyn ReadAt, area: Swap, header: &RawHeader) -> Result<FreeMap, Stop> {
+    let page = match area {
+        Swap::Current { page } => page,
+        Swap::Old { .. } => {
             let detail = "The swap area is of the old kind of Linux before 2.2, which is not understood.";
             return Err(Decline::new(DeclineReason::NotSupported, detail).at(HEADER).into());
         }
-        Signature::Hibernated => {
+        Swap::Hibernated { .. } => {
             let detail = "The machine is hibernated and its memory is in this swap area. Start it, shut it \
                           down completely, and try again.";
             return Err(Decline::new(DeclineReason::Hibernated, detail).at(HEADER).into());
@@ -89,7 +65,7 @@ fn map(volume: &dyn ReadAt, signature: &Signature, header: &RawHeader) -> Result
         );
         return Err(Decline::new(DeclineReason::UnknownFeature, detail).at(HEADER).into());
     }
-    let end = u64::from(header.last_page.get()).saturating_add(1).saturating_mul(page);
+    let end = mul(add(header.last_page.get().into(), 1, "the swap pages")?, page, "the swap area")?;
     if header.last_page.get() == 0 || end > volume.size() {
         let detail = "The swap area says that it is larger than its volume, so its header is not believed.";
         return Err(Decline::new(DeclineReason::Inconsistent, detail).at(HEADER).into());

@@ -122,7 +122,7 @@ pub(super) fn read(disk: &dyn ReadAt, sector_size: u64) -> Result<Option<Table>>
     }
     own.sort_by_key(|sectors| (sectors.start, sectors.end));
     own.dedup();
-    let usable = copy.header.first_usable_lba.get()..copy.header.last_usable_lba.get().saturating_add(1);
+    let usable = copy.header.first_usable_lba.get()..after(copy.header.last_usable_lba.get());
     Ok(Some(Table { sector_size, partitions: copy.partitions()?, usable, own, copies }))
 }
 
@@ -147,11 +147,10 @@ impl Copy {
         let Some(header) = header(disk, sector_size, lba)? else { return Ok(None) };
         let count = header.number_of_partition_entries.get();
         let size = u64::from(header.size_of_partition_entry.get());
-        let bytes = size.saturating_mul(count.into());
-        let sane = (128..=4096).contains(&size)
-            && size.is_power_of_two()
-            && (1..=MAX_ENTRIES).contains(&count)
-            && bytes <= MAX_ENTRY_BYTES;
+        let bytes = size.checked_mul(count.into()).filter(|&bytes| bytes <= MAX_ENTRY_BYTES);
+        let Some(bytes) = bytes else { return Ok(None) };
+        let sane =
+            (128..=4096).contains(&size) && size.is_power_of_two() && (1..=MAX_ENTRIES).contains(&count);
         let offset = header.partition_entry_lba.get().checked_mul(sector_size);
         let Some(offset) = offset.filter(|&at| sane && check_range(disk, at, bytes).is_ok()) else {
             return Ok(None);
@@ -167,12 +166,13 @@ impl Copy {
 
     fn own_header(&self) -> Range<u64> {
         let at = self.header.my_lba.get();
-        at..at.saturating_add(1)
+        at..after(at)
     }
 
     fn own_entries(&self, sector_size: u64) -> Range<u64> {
         let at = self.header.partition_entry_lba.get();
-        at..at.saturating_add(crate::units::len64(self.entries.len()).div_ceil(sector_size))
+        // They were read there, so their end fits.
+        at..at.wrapping_add(crate::units::len64(self.entries.len()).div_ceil(sector_size))
     }
 
     fn partitions(&self) -> Result<Vec<Partition>> {
@@ -186,11 +186,16 @@ impl Copy {
                 index,
                 kind: Uuid::from_bytes_le(entry.partition_type),
                 first: entry.starting_lba.get(),
-                end: entry.ending_lba.get().saturating_add(1),
+                end: after(entry.ending_lba.get()),
                 name: text(&entry.name),
             })
             .collect())
     }
+}
+
+/// The sector after `last`. The highest number is clamped: no disk has a sector there.
+const fn after(last: u64) -> u64 {
+    last.saturating_add(1)
 }
 
 /// The header at `lba`, if it is valid by itself.

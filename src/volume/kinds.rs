@@ -31,6 +31,7 @@ const LVM: &str = "it is a physical volume of LVM";
 const RESERVED: &str = "it is reserved for the operating system";
 const BOOT_CODE: &str = "it holds the code of a boot loader";
 const SLICE: &str = "it is divided further by a disk label that is not understood";
+const CONTAINER: &str = "it is a hidden extended partition, with partitions of its own inside";
 const ENCRYPTED: &str = "it is encrypted";
 const POOL: &str = "it is a member of a storage pool";
 const HIBERNATION: &str = "it may hold the memory of a hibernated machine";
@@ -42,6 +43,11 @@ pub(super) fn mbr(code: u8) -> Kind {
         .find(|(known, ..)| *known == code)
         .map_or(("unknown type", PLAIN), |&(_, name, opaque)| (name, opaque));
     kind(format!("{name} ({code:#04x})").into(), opaque)
+}
+
+/// Whether an MBR type is one that is in use somewhere.
+pub(super) fn is_known(code: u8) -> bool {
+    MBR_TYPES.iter().any(|&(known, ..)| known == code)
 }
 
 /// What a GPT partition type means.
@@ -78,11 +84,13 @@ const MBR_TYPES: &[(u8, &str, &str)] = &[
     (0x11, "hidden FAT12", PLAIN),
     (0x12, "diagnostics", PLAIN),
     (0x14, "hidden FAT16 below 32 MiB", PLAIN),
+    (0x15, "hidden extended", CONTAINER),
     (0x16, "hidden FAT16", PLAIN),
     (0x17, "hidden NTFS/exFAT", PLAIN),
     (0x1B, "hidden FAT32", PLAIN),
     (0x1C, "hidden FAT32 (LBA)", PLAIN),
     (0x1E, "hidden FAT16 (LBA)", PLAIN),
+    (0x1F, "hidden extended (LBA)", CONTAINER),
     (0x27, "Windows recovery environment", PLAIN),
     (0x39, "Plan 9", SLICE),
     (0x41, "PReP boot", BOOT_CODE),
@@ -99,6 +107,8 @@ const MBR_TYPES: &[(u8, &str, &str)] = &[
     (0x87, "NTFS volume set", RAID),
     (0x88, "Linux plain text", RESERVED),
     (0x8E, "Linux LVM", LVM),
+    (0x91, "FreeDOS hidden extended", CONTAINER),
+    (0x9B, "FreeDOS hidden extended (LBA)", CONTAINER),
     (0xA0, "laptop hibernation", HIBERNATION),
     (0xA5, "FreeBSD", SLICE),
     (0xA6, "OpenBSD", SLICE),
@@ -109,6 +119,9 @@ const MBR_TYPES: &[(u8, &str, &str)] = &[
     (0xB7, "BSDI", SLICE),
     (0xBE, "Solaris boot", SLICE),
     (0xBF, "Solaris", SLICE),
+    (0xC5, "DR-DOS extended", CONTAINER),
+    (0xCF, "DR-DOS extended (LBA)", CONTAINER),
+    (0xD5, "DR-DOS hidden extended", CONTAINER),
     (0xDA, "raw data", PLAIN),
     (0xDE, "Dell diagnostics", PLAIN),
     (0xE8, "LUKS", ENCRYPTED),
@@ -214,7 +227,7 @@ mod tests {
 
     #[test]
     fn parts_of_something_larger_are_opaque() {
-        for code in [0x42, 0x8E, 0xFD, 0xA5, 0x81] {
+        for code in [0x42, 0x8E, 0xFD, 0xA5, 0x81, 0x15, 0x1F, 0x91, 0x9B, 0xC5, 0xCF, 0xD5] {
             assert!(mbr(code).opaque.is_some(), "{code:#x}");
         }
         for name in ["Microsoft reserved", "Windows LDM data", "Windows Storage Spaces", "Linux RAID"] {

@@ -13,6 +13,7 @@
 //! and Windows read it. What they read differently is refused here.
 
 use std::collections::HashSet;
+use std::ops::Range;
 
 use zerocopy::byteorder::{LE, U32};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
@@ -38,7 +39,7 @@ pub(super) struct BootRecord {
 #[derive(Debug, Clone, Copy, FromBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub(super) struct Entry {
-    boot_indicator: u8,
+    boot_flag: u8,
     _first_chs: [u8; 3],
     kind: u8,
     _last_chs: [u8; 3],
@@ -55,10 +56,12 @@ impl Entry {
         self.kind == kinds::PROTECTIVE
     }
 
-    fn slot(&self, index: u32, base: u64) -> Slot {
-        let first = base.saturating_add(self.first_sector.get().into());
-        let end = first.saturating_add(self.sectors.get().into());
-        Slot { index, kind: self.kind, first, end }
+    /// The partition whose sectors count from `base`: none where they do not fit 64 bits. The first of a
+    /// disk and those of its EBRs, which come from 32-bit fields, always do.
+    fn slot(&self, index: u32, base: u64) -> Option<Slot> {
+        let first = base.checked_add(self.first_sector.get().into())?;
+        let end = first.checked_add(self.sectors.get().into())?;
+        Some(Slot { index, kind: self.kind, first, end })
     }
 }
 
@@ -71,10 +74,20 @@ pub(super) struct Slot {
     pub(super) end: u64,
 }
 
+impl Slot {
+    /// Whether it begins inside a disk of `sectors`, and not at its first one, where the table itself is.
+    pub(super) const fn starts_inside(&self, sectors: u64) -> bool {
+        self.first > 0 && self.first < sectors
+    }
+}
+
 /// What sector 0 is.
 pub(super) enum FirstSector {
     /// No partition table, or an empty one.
     NoTable,
+    /// Entries of known types that begin inside the disk, under boot flags that no table has: a damaged
+    /// table, which systems ignore and which is no boot code either.
+    Odd(Vec<Slot>),
     /// A protective MBR, with the other entries of a hybrid one.
     Protective(Vec<Slot>),
     /// A table with primary (and extended) partitions.
@@ -82,17 +95,25 @@ pub(super) enum FirstSector {
 }
 
 impl BootRecord {
-    /// The boot record at `offset`, if its signature and its boot indicators are right. Linux and
-    /// Windows agree that a table with any other boot indicator is none; the boot code and the
-    /// messages of a file system's boot sector nearly always have one.
+    /// What ends like a boot record at `offset`, whatever it is.
     fn read(disk: &dyn ReadAt, offset: u64) -> Result<Option<Self>> {
         if check_range(disk, offset, 512).is_err() {
             return Ok(None);
         }
         let record: Self = read_struct(disk, offset)?;
-        let valid = record.signature == BOOT_SIGNATURE
-            && record.entries.iter().all(|e| matches!(e.boot_indicator, 0 | 0x80));
-        Ok(valid.then_some(record))
+        Ok((record.signature == BOOT_SIGNATURE).then_some(record))
+    }
+
+    /// Whether all boot flags are right. Linux and Windows agree that a table with any other boot flag is
+    /// none; the boot code and the messages of a file system's boot sector nearly always have one.
+    fn has_boot_flags(&self) -> bool {
+        self.entries.iter().all(|entry| matches!(entry.boot_flag, 0 | 0x80))
+    }
+
+    /// The used entries, as sectors of the disk.
+    fn slots(&self) -> impl Iterator<Item = Slot> {
+        let used = (1u32..).zip(&self.entries).filter(|(_, entry)| !entry.is_empty());
+        used.filter_map(|(index, entry)| entry.slot(index, 0))
     }
 }
 
@@ -102,16 +123,19 @@ impl BootRecord {
 /// Where the disk cannot be read.
 pub(super) fn first_sector(disk: &dyn ReadAt) -> Result<FirstSector> {
     let Some(record) = BootRecord::read(disk, 0)? else { return Ok(FirstSector::NoTable) };
-    let used = (1u32..).zip(&record.entries).filter(|(_, e)| !e.is_empty());
-    let slots = |keep: fn(&Entry) -> bool| -> Vec<Slot> {
-        used.clone().filter(|(_, e)| keep(e)).map(|(index, e)| e.slot(index, 0)).collect()
-    };
-    Ok(if record.entries.iter().any(Entry::is_protective) {
-        FirstSector::Protective(slots(|e| !e.is_protective()))
-    } else if used.clone().next().is_some() {
-        FirstSector::Table(slots(|_| true))
-    } else {
-        FirstSector::NoTable
+    let sectors = disk.size() / 512;
+    let slots: Vec<Slot> = record.slots().collect();
+    let protective = record.entries.iter().any(Entry::is_protective);
+    // Text and code would have to look like a partition of this disk in every entry that they touch.
+    let plausible = |slot: &Slot| kinds::is_known(slot.kind) && slot.starts_inside(sectors);
+    Ok(match (record.has_boot_flags(), slots.is_empty()) {
+        (true, _) if protective => {
+            FirstSector::Protective(slots.into_iter().filter(|slot| slot.kind != kinds::PROTECTIVE).collect())
+        }
+        (_, true) => FirstSector::NoTable,
+        (true, false) => FirstSector::Table(slots),
+        (false, false) if slots.iter().all(plausible) => FirstSector::Odd(slots),
+        (false, false) => FirstSector::NoTable,
     })
 }
 
@@ -121,7 +145,7 @@ pub(super) struct Logical {
     /// The partitions, in the order of the chain.
     pub(super) slots: Vec<Slot>,
     /// The sectors of the EBRs themselves, which belong to no partition.
-    pub(super) records: Vec<u64>,
+    pub(super) records: Vec<Range<u64>>,
     /// What is wrong with the chain: then none of `slots` can be believed.
     pub(super) damage: Option<&'static str>,
 }
@@ -149,19 +173,21 @@ pub(super) fn logical(
             break;
         }
         let record = match at.checked_mul(sector_size) {
-            Some(offset) => BootRecord::read(disk, offset)?,
+            Some(offset) => BootRecord::read(disk, offset)?.filter(BootRecord::has_boot_flags),
             None => None,
         };
         let Some(record) = record else {
             found.damage = Some("one of its records is not valid");
             break;
         };
-        found.records.push(at);
+        // It was read there, so the next sector's number fits, too.
+        found.records.push(at..at.wrapping_add(1));
         match step(&record, at, extended, index) {
             Ok((partition, follower)) => {
                 if let Some(slot) = partition {
                     found.slots.push(slot);
-                    index = index.saturating_add(1);
+                    // Counts at most `MAX_LOGICAL` partitions.
+                    index = index.wrapping_add(1);
                 }
                 next = follower;
             }
@@ -188,24 +214,18 @@ fn step(
     let partition = match data {
         data if data.is_empty() => None,
         data if kinds::is_extended(data.kind) => return Err("one of its records nests another chain"),
-        data => {
-            let slot = data.slot(index, at);
-            if slot.first <= at || slot.end > extended.end {
-                return Err("a logical partition lies outside the extended one");
-            }
-            Some(slot)
-        }
+        data => match data.slot(index, at) {
+            Some(slot) if slot.first > at && slot.end <= extended.end => Some(slot),
+            _ => return Err("a logical partition lies outside the extended one"),
+        },
     };
     let follower = match link {
         link if link.is_empty() => None,
         link if !kinds::is_extended(link.kind) => return Err("a link has the type of a partition"),
-        link => {
-            let follower = link.slot(0, extended.first).first;
-            if follower <= extended.first || follower >= extended.end {
-                return Err("a link leads out of the extended partition");
-            }
-            Some(follower)
-        }
+        link => match link.slot(0, extended.first) {
+            Some(slot) if slot.first > extended.first && slot.first < extended.end => Some(slot.first),
+            _ => return Err("a link leads out of the extended partition"),
+        },
     };
     Ok((partition, follower))
 }
@@ -244,7 +264,7 @@ pub(super) mod tests {
     fn logical_partitions_are_numbered_from_five() {
         let found = slots(&chain());
         assert_eq!(found.damage, None);
-        assert_eq!(found.records, [100, 130]);
+        assert_eq!(found.records, [100..101, 130..131]);
         let [a, b] = found.slots[..] else { panic!("{found:?}") };
         assert_eq!(a, Slot { index: 5, kind: 0x83, first: 101, end: 120 });
         assert_eq!(b, Slot { index: 6, kind: 0x07, first: 131, end: 150 });
@@ -300,6 +320,7 @@ pub(super) mod tests {
             FirstSector::NoTable => "none".to_owned(),
             FirstSector::Protective(others) => format!("protective+{}", others.len()),
             FirstSector::Table(slots) => format!("{} slots", slots.len()),
+            FirstSector::Odd(slots) => format!("odd {}", slots.len()),
         };
         let mut disk = vec![0; 2048 * 512];
         assert_eq!(kind(&disk), "none");
@@ -310,7 +331,21 @@ pub(super) mod tests {
         put(&mut disk, 0, &[(0, 0xEE, 1, 2047)]);
         assert_eq!(kind(&disk), "protective+1");
         disk[446 + 16] = 0x12;
-        assert_eq!(kind(&disk), "none");
+        assert_eq!(kind(&disk), "odd 2");
         assert_eq!(kind(&vec![0; 100]), "none");
+    }
+
+    #[test]
+    fn a_damaged_table_is_told_from_boot_code() {
+        let odd = |entries: &[(u8, u8, u32, u32)]| {
+            let mut disk = vec![0; 2048 * 512];
+            put(&mut disk, 0, entries);
+            matches!(first_sector(&disk).unwrap(), FirstSector::Odd(_))
+        };
+        assert!(odd(&[(0x01, 0x83, 63, 1000)]) && odd(&[(0x80, 7, 63, 100), (0x12, 0x0F, 2047, 9999)]));
+        // A type that nobody uses, a start outside, and one entry of text beside a good one.
+        assert!(!odd(&[(0x01, 0x74, 63, 1000)]) && !odd(&[(0x01, 0x83, 2048, 1000)]));
+        assert!(!odd(&[(0x01, 0x83, 0, 1000)]));
+        assert!(!odd(&[(0x80, 7, 63, 100), (0x6F, 0x72, 0x7369_6420, 0x2E6B_7369)]));
     }
 }

@@ -18,6 +18,8 @@
 
 mod gpt;
 mod kinds;
+pub mod label;
+mod lost;
 mod mbr;
 pub mod signature;
 
@@ -25,7 +27,7 @@ use std::ops::Range;
 
 use self::mbr::{FirstSector, Slot};
 use self::signature::Claim;
-use crate::error::{Result, Warning};
+use crate::error::{Error, Result, Warning};
 use crate::io::{ReadAt, Segments};
 
 /// How the disk is divided.
@@ -95,19 +97,27 @@ pub fn enumerate(disk: &dyn ReadAt, sector_size: u32) -> Result<VolumeTable> {
         ));
     }
     let claims = signature::claims(disk)?;
-    match mbr::first_sector(disk)? {
-        FirstSector::NoTable if has_gpt_header(disk)? => Ok(distrust(
+    let mut table = match mbr::first_sector(disk)? {
+        FirstSector::NoTable if has_gpt_header(disk)? => distrust(
             "There is a GUID partition table without its protective MBR: no system would use it, and \
              it may be a leftover. Restore the MBR (gdisk does it) or delete the table.",
             vec![],
-        )),
-        FirstSector::NoTable => Ok(whole(disk)),
-        FirstSector::Table(slots) if is_boot_sector(&slots, disk.size().div_ceil(sector_size), &claims) => {
-            Ok(whole(disk))
-        }
-        FirstSector::Table(slots) => from_mbr(disk, sector_size, &slots, &claims),
-        FirstSector::Protective(others) => from_gpt(disk, sector_size, &others, &claims),
-    }
+        ),
+        FirstSector::NoTable => return Ok(whole(disk)),
+        FirstSector::Table(slots) if is_boot_sector(&slots, disk.size(), &claims) => return Ok(whole(disk)),
+        FirstSector::Table(slots) => from_mbr(disk, sector_size, &slots, &claims)?,
+        FirstSector::Odd(slots) => distrust(
+            format!(
+                "The partition table in the first sector is damaged: it has an impossible boot flag, though {} \
+                 of its partitions begin inside the disk.",
+                slots.len()
+            ),
+            vec![],
+        ),
+        FirstSector::Protective(others) => from_gpt(disk, sector_size, &others, &claims)?,
+    };
+    table.warnings.extend(lost::bare_ext(disk, &claims, &table)?);
+    Ok(table)
 }
 
 /// The bare disk as one volume.
@@ -132,13 +142,21 @@ fn has_gpt_header(disk: &dyn ReadAt) -> Result<bool> {
 }
 
 /// Whether sector 0 is a file system's boot sector rather than an MBR, both of which end in 55 AA. A
-/// file system's has boot code where the entries would be, so none of them fits the disk; or the one
-/// fake entry over all of itself that `mkfs.fat` writes for Windows' sake.
-fn is_boot_sector(slots: &[Slot], sectors: u64, claims: &[Claim]) -> bool {
+/// file system's has boot code where the entries would be, so that none of them begins inside the disk; or
+/// the one fake entry over all of itself that `mkfs.fat` writes for Windows' sake. Where a partition ends
+/// does not count: of a disk that was cut short, or whose table is off by a few sectors, it lies outside.
+fn is_boot_sector(slots: &[Slot], disk_size: u64, claims: &[Claim]) -> bool {
+    // The smaller of both sector sizes: the more sectors, the more entries begin inside.
+    let sectors = disk_size.div_ceil(512);
     let fake =
         matches!(slots, [only] if only.first == 0 && only.end <= sectors && !kinds::is_extended(only.kind));
-    let fits = |slot: &Slot| slot.end <= sectors;
-    claims.iter().any(|claim| claim.offset < 512) && (fake || !slots.iter().any(fits))
+    let begins_inside = |slot: &Slot| slot.first < sectors;
+    claims.iter().any(|claim| claim.offset < 512) && (fake || !slots.iter().any(begins_inside))
+}
+
+/// Whether the disk byte `at` belongs to a volume.
+fn covers(volume: &Volume, at: u64) -> bool {
+    volume.segments.ranges().iter().any(|range| range.contains(&at))
 }
 
 /// What a table says, before it is believed.
@@ -193,6 +211,8 @@ fn mbr_volume(slot: Slot, sector_size: u64) -> Volume {
     }
 }
 
+/// Sectors as bytes. What would not fit 64 bits is clamped: it lies past the end of every disk, and is cut
+/// off there.
 fn bytes(sectors: &Range<u64>, sector_size: u64) -> Range<u64> {
     sectors.start.saturating_mul(sector_size)..sectors.end.saturating_mul(sector_size)
 }
@@ -297,7 +317,8 @@ impl Layout {
     /// and whether it overlaps, so what was found is shown and not read.
     fn add_logical(&mut self, disk: &dyn ReadAt, sector_size: u64, extended: Slot) -> Result<()> {
         let found = self.volumes.iter().filter(|volume| volume.index > 4).count();
-        let first = u32::try_from(found).unwrap_or(u32::MAX).saturating_add(5);
+        let first = u32::try_from(found).ok().and_then(|found| found.checked_add(5));
+        let first = first.ok_or_else(|| Error::internal("more logical partitions than are followed"))?;
         let logical = mbr::logical(disk, extended, sector_size, first)?;
         if let Some(damage) = logical.damage {
             self.warn(
@@ -312,7 +333,7 @@ impl Layout {
             }
             self.volumes.push(volume);
         }
-        self.own.extend(logical.records.iter().map(|&at| bytes(&(at..at.saturating_add(1)), sector_size)));
+        self.own.extend(logical.records.iter().map(|at| bytes(at, sector_size)));
         Ok(())
     }
 
@@ -324,7 +345,6 @@ impl Layout {
         if overlap(volumes.chain(self.own).collect()) {
             return distrust(OVERLAP, self.warnings);
         }
-        let covers = |v: &Volume, at: u64| v.segments.ranges().iter().any(|range| range.contains(&at));
         let inside = |claim: &&Claim| self.volumes.iter().any(|v| covers(v, claim.offset));
         if let Some(claim) = claims.iter().find(|claim| !inside(claim)) {
             return distrust(

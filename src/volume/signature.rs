@@ -18,7 +18,7 @@ use zerocopy::byteorder::{BE, LE, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use crate::error::Result;
-use crate::io::{ReadAt, read_vec};
+use crate::io::{ReadAt, check_range, read_struct, read_vec};
 use crate::units::index;
 
 /// What kind of claim a signature makes; the more a claim forbids, the earlier it sorts.
@@ -31,7 +31,30 @@ pub enum Class {
     /// A file system that has no reader here.
     Foreign,
     /// A file system that has a reader here.
-    Native,
+    Native(Native),
+}
+
+/// A file system that has a reader here, as its signature tells; the reader says which of its kinds it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Native {
+    /// ext2, ext3 and ext4.
+    Ext,
+    /// NTFS.
+    Ntfs,
+    /// exFAT.
+    ExFat,
+    /// FAT12, FAT16 and FAT32.
+    Fat,
+    /// Linux swap.
+    Swap,
+}
+
+impl Native {
+    /// Whether its first sector is a boot sector, which ends like an MBR.
+    #[must_use]
+    pub const fn has_boot_sector(self) -> bool {
+        matches!(self, Self::Ntfs | Self::ExFat | Self::Fat)
+    }
 }
 
 /// One claim.
@@ -128,14 +151,13 @@ impl View {
     fn read(area: &dyn ReadAt) -> Result<Self> {
         let size = area.size();
         let head = read_vec(area, 0, index(size.min(HEAD), "a signature area")?)?;
+        // The tail of a small area is all of it.
         let tail_at = size.saturating_sub(TAIL);
         let tail = read_vec(area, tail_at, index(size.min(TAIL), "a signature area")?)?;
         let mut far = Vec::new();
         for at in VMFS.map(|(at, _)| at) {
-            if at.saturating_add(4) <= size {
-                let mut bytes = [0; 4];
-                area.read_exact_at(at, &mut bytes)?;
-                far.push((at, bytes));
+            if check_range(area, at, 4).is_ok() {
+                far.push((at, read_struct(area, at)?));
             }
         }
         Ok(Self { head, tail, tail_at, size, far })
@@ -219,13 +241,16 @@ const FIXED: &[(Class, &str, u64, &[u8])] = &[
     (Class::Foreign, "cramfs", 0, b"\x45\x3D\xCD\x28"),
     (Class::Foreign, "romfs", 0, b"-rom1fs-"),
     (Class::Foreign, "ISO 9660", 0x8001, b"CD001"),
-    (Class::Foreign, "GFS2", 0x1_0000, b"\x01\x16\x19\x70\0\0\0\x01"),
+    (Class::Foreign, "GFS2", 0x1_0000, b"\x01\x16\x19\x70"),
     (Class::Foreign, "HPFS", 0x2000, b"\x49\xE8\x95\xF9"),
     (Class::Foreign, "BFS", 0, b"\xCE\xFA\xAD\x1B"),
     (Class::Foreign, "BeFS", 0x220, b"1SFB"),
     (Class::Foreign, "VxFS", 0x400, b"\xF5\xFC\x01\xA5"),
-    (Class::Native, "NTFS", 3, b"NTFS    "),
-    (Class::Native, "exFAT", 3, b"EXFAT   "),
+    (Class::Native(Native::Ntfs), "NTFS", 3, b"NTFS    "),
+    (Class::Native(Native::ExFat), "exFAT", 3, b"EXFAT   "),
+    (Class::Native(Native::Fat), "FAT", 0x36, b"FAT12   "),
+    (Class::Native(Native::Fat), "FAT", 0x36, b"FAT16   "),
+    (Class::Native(Native::Fat), "FAT", 0x52, b"FAT32   "),
 ];
 
 /// A signature that moves, or that needs a second look: where it stands, if it does.
@@ -242,6 +267,10 @@ const PROBES: &[(Class, &str, Probe)] = &[
     }),
     (Class::Member, "ZFS", zfs),
     (Class::Member, "VMware VMFS", |v| v.far.iter().find(|found| VMFS.contains(found)).map(|&(at, _)| at)),
+    (Class::Encrypted, "LUKS", |v| {
+        let known = matches!(v.bytes(6, 2), Some([0, 1 | 2]));
+        (v.has(0, b"LUKS\xBA\xBE") && !known).then_some(0)
+    }),
     (Class::Encrypted, "LUKS2", |v| v.first([0x4000, 0x8000, 0x1_0000, 0x2_0000], b"SKUL\xBA\xBE\x00\x02")),
     (Class::Foreign, "HFS", |v| {
         let block = U32::<BE>::read_from_bytes(v.bytes(0x414, 4)?).ok()?.get();
@@ -249,7 +278,7 @@ const PROBES: &[(Class, &str, Probe)] = &[
     }),
     (Class::Foreign, "NILFS2", |v| (v.u16(0x406)? == 0x3434 && v.u32(0x400)? == 2).then_some(0x400)),
     (Class::Foreign, "UDF", |v| {
-        let descriptors = (0..32u64).map(|i| i.saturating_mul(2048).saturating_add(0x8001));
+        let descriptors = (0x8001..0x1_8001).step_by(2048);
         v.first(descriptors.clone(), b"NSR02").or_else(|| v.first(descriptors, b"NSR03"))
     }),
     (Class::Foreign, "OCFS2", |v| v.first([0x400, 0x800, 0x1000, 0x2000], b"OCFSV2")),
@@ -258,9 +287,9 @@ const PROBES: &[(Class, &str, Probe)] = &[
         [0x255C, 0x1_055C].into_iter().find(|&at| v.u32(at).is_some_and(|magic| MAGICS.contains(&magic)))
     }),
     (Class::Foreign, "Minix", minix),
-    (Class::Native, "ext2/3/4", ext),
-    (Class::Native, "FAT", |v| is_fat_boot_sector(v.bytes(0, 512)?).then_some(0)),
-    (Class::Native, "Linux swap", swap),
+    (Class::Native(Native::Ext), "ext2/3/4", ext),
+    (Class::Native(Native::Fat), "FAT", |v| is_fat_boot_sector(v.bytes(0, 512)?).then_some(0)),
+    (Class::Native(Native::Swap), "Linux swap", |v| swap(v)?.page().checked_sub(SWAP_SIGNATURE)),
 ];
 
 /// The volume header, and the file system behind it, whose offset depends on who counts.
@@ -269,7 +298,7 @@ const VMFS: [(u64, [u8; 4]); 3] =
 
 /// The label may stand in any of the first four sectors.
 fn lvm2(v: &View) -> Option<u64> {
-    [0, 512, 1024, 1536].into_iter().find(|&at| v.has(at, b"LABELONE") && v.has(at | 24, b"LVM2 001"))
+    v.first([0, 512, 1024, 1536], b"LABELONE")
 }
 
 /// Linux software RAID: 0.90 and 1.0 stand near the end, so that a mirror's member looks like the
@@ -280,15 +309,16 @@ fn md(v: &View) -> Option<u64> {
     let at_end = v.before_end(8 << 10).map(|at| at & !0xFFF);
     let new = [at_end, Some(0), Some(0x1000)].into_iter().flatten();
     let is_old = |at: u64| v.u32(at).is_some_and(|magic| magic == MAGIC || magic.swap_bytes() == MAGIC);
-    let is_new = |&at: &u64| v.u32(at) == Some(MAGIC) && v.u32(at.saturating_add(4)) == Some(1);
+    let is_new = |&at: &u64| v.u32(at) == Some(MAGIC);
     new.into_iter().find(is_new).or_else(|| old.filter(|&at| is_old(at)))
 }
 
 /// The ring of uberblocks of the first label: any slot will do, in either byte order.
 fn zfs(v: &View) -> Option<u64> {
     const MAGIC: u64 = 0x00BA_B10C;
-    let slots = (0..128u64).map(|i| i.saturating_mul(1024).saturating_add(128 << 10));
-    slots.into_iter().find(|&at| v.u64(at).is_some_and(|m| m == MAGIC || m.swap_bytes() == MAGIC))
+    (0x2_0000..0x4_0000)
+        .step_by(1024)
+        .find(|&at| v.u64(at).is_some_and(|m| m == MAGIC || m.swap_bytes() == MAGIC))
 }
 
 /// Two bytes that an ext4 superblock may hold by chance, in its count of free inodes; `mkfs.minix`
@@ -309,23 +339,70 @@ fn ext(v: &View) -> Option<u64> {
     (v.u16(0x438)? == 0xEF53 && log_block_size <= 6 && blocks_per_group != 0).then_some(0x438)
 }
 
-/// The header says version 1 just where an ext4 superblock counts its inodes, so that the signature
-/// an old swap left in a page's last bytes is not taken for a live one.
-fn swap(v: &View) -> Option<u64> {
-    SWAP_PAGE_SIZES.into_iter().filter_map(|page| page.checked_sub(10)).find(|&at| {
-        let version = v.u32(0x400);
-        match v.bytes(at, 10) {
-            Some(b"SWAP-SPACE") => true,
-            Some(b"SWAPSPACE2") => version == Some(1) || version.map(u32::swap_bytes) == Some(1),
-            Some(bytes) => HIBERNATION_SIGNATURES.iter().any(|s| bytes.starts_with(s)),
-            None => false,
+/// What stands at the end of the first page of a swap area, and how large that page is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Swap {
+    /// A swap area of today.
+    Current {
+        /// Bytes of a page of the machine that made it.
+        page: u64,
+    },
+    /// The kind of Linux before 2.2.
+    Old {
+        /// As above.
+        page: u64,
+    },
+    /// A swap area that holds the memory of a hibernated machine.
+    Hibernated {
+        /// As above.
+        page: u64,
+    },
+}
+
+impl Swap {
+    const fn page(self) -> u64 {
+        match self {
+            Self::Current { page } | Self::Old { page } | Self::Hibernated { page } => page,
         }
+    }
+}
+
+/// The swap area that `area` is, if it is one; of several page sizes one that says hibernated wins.
+///
+/// # Errors
+/// Where the area cannot be read.
+pub fn swap_area(area: &dyn ReadAt) -> Result<Option<Swap>> {
+    Ok(swap(&View::read(area)?))
+}
+
+/// `mkswap` writes the first page anew, and its header says version 1 just where an ext superblock counts
+/// its inodes. So where an ext superblock stands and that word is another, the signature in the last bytes
+/// of a page is what an old swap left there.
+fn swap(v: &View) -> Option<Swap> {
+    let version = v.u32(0x400);
+    let is_current = [1, 1u32.swap_bytes()].map(Some).contains(&version);
+    if !is_current && ext(v).is_some() {
+        return None;
+    }
+    let at = |page: u64| v.bytes(page.checked_sub(SWAP_SIGNATURE)?, 10);
+    let hibernated = |bytes: &[u8]| HIBERNATION_SIGNATURES.iter().any(|s| bytes.starts_with(s));
+    let pages = || SWAP_PAGE_SIZES.into_iter();
+    if let Some(page) = pages().find(|&page| at(page).is_some_and(hibernated)) {
+        return Some(Swap::Hibernated { page });
+    }
+    pages().find_map(|page| match at(page)? {
+        b"SWAPSPACE2" => Some(Swap::Current { page }),
+        b"SWAP-SPACE" => Some(Swap::Old { page }),
+        _ => None,
     })
 }
 
+/// How far before the end of its first page the signature of a swap area stands.
+const SWAP_SIGNATURE: u64 = 10;
+
 /// The page sizes of the machines that Linux swaps on.
-pub(crate) const SWAP_PAGE_SIZES: [u64; 5] = [4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10];
+const SWAP_PAGE_SIZES: [u64; 5] = [4 << 10, 8 << 10, 16 << 10, 32 << 10, 64 << 10];
 
 /// What stands in place of the swap signature while a hibernated machine's memory is inside.
-pub(crate) const HIBERNATION_SIGNATURES: [&[u8]; 5] =
+const HIBERNATION_SIGNATURES: [&[u8]; 5] =
     [b"S1SUSPEND", b"S2SUSPEND", b"ULSUSPEND", b"LINHIB0001", b"\xED\xC3\x02\xE9\x98\x56\xE5\x0C"];

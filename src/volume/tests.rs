@@ -22,7 +22,7 @@ fn ranges(table: &VolumeTable) -> Vec<(u32, u64, u64)> {
     table.volumes.iter().map(|v| (v.index, range(v).start / 512, range(v).end / 512)).collect()
 }
 
-fn codes(table: &VolumeTable) -> Vec<&str> {
+pub(super) fn codes(table: &VolumeTable) -> Vec<&str> {
     table.warnings.iter().map(|w| w.code).collect()
 }
 
@@ -129,6 +129,51 @@ fn a_boot_sector_is_no_partition_table() {
     let mut disk = blank(1000);
     put(&mut disk, 0, &[fake]);
     distrusted(&disk, "overlap");
+}
+
+#[test]
+fn a_table_whose_entries_only_begin_inside_is_still_a_table() {
+    type Stale = fn(&mut [u8]);
+    let ntfs: Stale = |disk| disk[..11].copy_from_slice(b"\xEB\x52\x90NTFS    ");
+    let exfat: Stale = |disk| disk[..11].copy_from_slice(b"\xEB\x76\x90EXFAT   ");
+    for stale in [ntfs, exfat, put_fat, put_ext] {
+        let tables: [&[(u8, u8, u32, u32)]; 6] = [
+            &[(0x80, 0x83, 63, 945)],
+            &[(0, 7, 999, u32::MAX)],
+            &[(0, 7, 63, 2000), (0, 7, 2063, 10)],
+            &[(0, 0x0F, 63, 2000)],
+            &[(0, 0x1F, 63, 2000)],
+            // The one good entry of a table with another behind the end.
+            &[(0, 7, u32::MAX, 8), (0, 0x83, 63, 945)],
+        ];
+        for entries in tables {
+            let mut disk = blank(1000);
+            stale(&mut disk);
+            put(&mut disk, 0, entries);
+            let found = table(&disk);
+            assert!(found.volumes.is_empty() && found.distrust.is_some(), "{entries:?}: {found:?}");
+        }
+        let mut disk = blank(1000);
+        stale(&mut disk);
+        put(&mut disk, 0, &[(0x01, 0x83, 63, 100)]);
+        distrusted(&disk, "boot flag");
+    }
+    // Sectors of 4096 bytes: the entry begins inside by either count.
+    let mut disk = blank(8000);
+    ntfs(&mut disk);
+    put(&mut disk, 0, &[(0, 0x83, 256, 1000)]);
+    assert!(enumerate(&disk, 4096).unwrap().distrust.is_some());
+}
+
+#[test]
+fn hidden_extended_partitions_are_containers() {
+    for kind in [0x15, 0x1F, 0x91, 0x9B, 0xC5, 0xCF, 0xD5] {
+        let mut disk = blank(1000);
+        put(&mut disk, 0, &[(0, kind, 63, 500)]);
+        let found = table(&disk);
+        let [only] = &found.volumes[..] else { panic!("{found:?}") };
+        assert!(only.opaque.as_deref().is_some_and(|why| why.contains("extended")), "{only:?}");
+    }
 }
 
 #[test]

@@ -19,7 +19,6 @@ mod journal;
 mod log;
 mod map;
 mod mmp;
-mod rival;
 #[cfg(test)]
 mod sample;
 mod superblock;
@@ -42,7 +41,6 @@ pub fn probe(volume: &dyn ReadAt, _context: Context) -> Option<Detected> {
 
 fn free_map(volume: &dyn ReadAt, raw: &RawSuperblock, warnings: &mut Vec<Warning>) -> Result<FreeMap, Stop> {
     let on_disk = Superblock::parse(raw, volume.size())?;
-    rival::require_none(volume)?;
     on_disk.require_clean()?;
 
     let journal = journal::open(volume, &on_disk)?;
