@@ -56,7 +56,6 @@ export default (_env, argv) => {
     ],
     performance: { maxAssetSize: 700_000, maxEntrypointSize: 120_000 },
     stats: 'errors-warnings',
-    devServer: { host: '127.0.0.1', hot: false, client: { overlay: false } },
   };
 };
 

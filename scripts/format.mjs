@@ -3,12 +3,11 @@ import { main } from './lib/console.mjs';
 import { ensureNodeModules } from './lib/node-modules.mjs';
 import { inRoot } from './lib/paths.mjs';
 import { run } from './lib/process.mjs';
-import { ensureRust, ensureRustComponents } from './lib/rust.mjs';
+import { ensureRust } from './lib/rust.mjs';
 
 await main(async () => {
   await ensureNodeModules();
   await ensureRust();
-  await ensureRustComponents();
   const bin = (/** @type {string} */ path) => inRoot('node_modules', path);
   await run(process.execPath, [bin('prettier/bin/prettier.cjs'), '--write', '--log-level=warn', '.'], {
     output: 'show',

@@ -10,7 +10,9 @@
 
 use js_sys::{Array, Object, Reflect, Uint8Array};
 use uuid::Uuid;
-use vhd_compactor::image::{BitmapSource, BlockPlan, ContainerWriter, OutState, Piece, SectorBitmap, vhd};
+use vhd_compactor::image::{
+    BitmapSource, BlockPlan, BlockSize, ContainerWriter, OutState, Piece, SectorBitmap, vhd,
+};
 use vhd_compactor::web::{Comparison, JsSource, OpenImage};
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_test::{wasm_bindgen_test, wasm_bindgen_test_configure};
@@ -32,7 +34,7 @@ const BLOCK: u64 = 2 << 20;
 
 /// A disk of eight blocks: 1 holds data, 2 and 5 are stored and zero.
 fn sample() -> Vec<u8> {
-    let writer = vhd::Writer::new(8 * BLOCK, BLOCK, Uuid::from_u128(3), 0).unwrap();
+    let writer = vhd::Writer::new(8 * BLOCK, BlockSize::new(BLOCK).unwrap(), Uuid::from_u128(3), 0).unwrap();
     let mut plan = BlockPlan::new(8).unwrap();
     for block in [1, 2, 5] {
         plan.set(block, OutState::Present);

@@ -3,7 +3,12 @@
  * skipped one has a name and a reason.
  */
 
-/** @typedef {{ name: string, why: string }} Skip */
+/**
+ * @typedef {object} Skip
+ * @property {string} name
+ * @property {string} why
+ * @property {boolean} [excused] set-up cannot help it: an image that others made, a test that is left out on purpose
+ */
 /** @typedef {{ passed: number, failed: number, skipped: Skip[] }} Counts */
 
 /** @type {(counts: Partial<Counts>) => Counts} */
@@ -42,7 +47,8 @@ export function ofCargo(output) {
     const end = /^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored/.exec(line);
     if (section) program.section = section[1] ?? '';
     else if (skip) addSkip(program, skip[1] ?? '', skip[2] ?? '');
-    else if (verdict?.[2] === 'ignored') program.ignored.push({ name: verdict[1] ?? '', why: verdict[3] ?? 'ignored' });
+    else if (verdict?.[2] === 'ignored')
+      program.ignored.push({ name: verdict[1] ?? '', why: verdict[3] ?? 'ignored', excused: true });
     else if (verdict) program.failed.add(verdict[1] ?? '');
     else if (end) {
       const early = [...program.skips].filter(([test]) => !program.failed.has(test)).map(([, skipped]) => skipped);
@@ -71,7 +77,9 @@ function addSkip(
 ) {
   const test = program.section || name;
   const before = program.skips.get(test)?.why.split('; ') ?? [];
-  program.skips.set(test, { name, why: [...new Set([...before, why])].join('; ') });
+  const reasons = [...new Set([...before, why])];
+  const excused = reasons.every((reason) => reason.startsWith('the image '));
+  program.skips.set(test, { name, why: reasons.join('; '), ...(excused && { excused }) });
 }
 
 /**

@@ -1,10 +1,10 @@
-/** The Rust side of the set-up: the toolchain, its wasm32 target and components, and tools built by cargo. */
+/** The Rust side of the set-up: the toolchain, and tools built by cargo. */
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { Stop, announce } from './console.mjs';
 import { inRoot, toolsFolder } from './paths.mjs';
-import { addToPath, attempt, run, which } from './process.mjs';
+import { addToPath, run, which } from './process.mjs';
 import { ensurePackages } from './system.mjs';
 
 /** @typedef {{ name: string, version: string, program: string, minutes: number, flags: string[] }} CargoTool */
@@ -42,30 +42,13 @@ function lockedWasmBindgen() {
   return version;
 }
 
-/** cargo, a linker, and the wasm32 target. */
+/** cargo and a linker; rustup adds what rust-toolchain.toml asks for. */
 export async function ensureRust() {
   if (!which('cargo')) addToPath(join(process.env.CARGO_HOME || join(homedir(), '.cargo'), 'bin'));
   if (!which('cargo')) throw new Stop('Rust is missing: install it from https://rustup.rs and run this again.');
   if (!which('cc') && process.platform !== 'win32') {
-    await ensurePackages([{ name: 'build-essential', provides: ['cc'], for: 'Rust cannot link without it' }]);
+    await ensurePackages([{ name: 'build-essential', provides: ['cc'] }]);
     if (!which('cc')) throw new Stop('Rust needs a linker: install a C compiler (`cc`) and run this again.');
-  }
-  const library = (await run('rustc', ['--print', 'target-libdir', '--target', 'wasm32-unknown-unknown'])).trim();
-  if (!existsSync(library)) {
-    await announce('Adding the wasm32-unknown-unknown target', () =>
-      run('rustup', ['target', 'add', 'wasm32-unknown-unknown']),
-    );
-  }
-}
-
-/** rustfmt and clippy, which rustup's minimal profile leaves out. */
-export async function ensureRustComponents() {
-  for (const [component, command] of /** @type {const} */ ([
-    ['rustfmt', 'fmt'],
-    ['clippy', 'clippy'],
-  ])) {
-    const { code } = await attempt('cargo', [command, '--version']);
-    if (code !== 0) await announce(`Adding ${component}`, () => run('rustup', ['component', 'add', component]));
   }
 }
 

@@ -4,11 +4,11 @@
  *
  *   command line    npm packages, Rust, wasm-bindgen-cli ─► pkg/
  *   page            the same ─► pkg/ ─► dist/
- *   tests           the same, rustfmt and clippy, drivers and browsers, judges of images
+ *   tests           the same, drivers and browsers, judges of images
  */
 import { ensureNodeModules } from './node-modules.mjs';
 import { buildPage } from './page.mjs';
-import { ensureCargoTool, ensureRust, ensureRustComponents, geckodriver, wasmBindgen, wasmPack } from './rust.mjs';
+import { ensureCargoTool, ensureRust, geckodriver, wasmBindgen, wasmPack } from './rust.mjs';
 import { ensurePackages, ensurePython, testPackages } from './system.mjs';
 import { buildWasm } from './wasm.mjs';
 
@@ -26,7 +26,6 @@ export async function preparePage() {
 export async function prepareTests() {
   await ensureNodeModules();
   await ensureRust();
-  await ensureRustComponents();
   await ensureCargoTool(wasmBindgen());
   await ensureCargoTool(wasmPack);
   await ensureCargoTool(geckodriver);

@@ -9,10 +9,11 @@ import { announce, say } from './console.mjs';
 import { inRoot, toolsFolder } from './paths.mjs';
 import { addToPath, attempt, which } from './process.mjs';
 
-/** @typedef {{ name: string, provides: string[], for?: string }} Package a package and programs it brings */
+/** @typedef {{ name: string, provides: string[] }} Package a package and programs it brings */
 
 /** @type {Package[]} */
 export const testPackages = [
+  // Browsers, and a screen for the dialogs of one.
   { name: 'chromium', provides: ['chromium'] },
   { name: 'chromium-driver', provides: ['chromedriver'] },
   { name: 'firefox-esr', provides: ['firefox-esr'] },
@@ -20,20 +21,36 @@ export const testPackages = [
   { name: 'xvfb', provides: ['Xvfb'] },
   { name: 'openbox', provides: ['openbox'] },
   { name: 'xdotool', provides: ['xdotool'] },
-  { name: 'qemu-utils', provides: ['qemu-img'] },
-  { name: 'ntfs-3g', provides: ['mkfs.ntfs', 'ntfsinfo'] },
+  // Containers and partition tables.
+  { name: 'qemu-utils', provides: ['qemu-img', 'qemu-io'] },
+  { name: '7zip', provides: ['7zz'] },
+  { name: 'libvhdi-utils', provides: ['vhdiinfo'] },
+  { name: 'fdisk', provides: ['sfdisk'] },
+  { name: 'gdisk', provides: ['sgdisk'] },
+  // File systems that are mapped.
+  { name: 'ntfs-3g', provides: ['mkntfs', 'ntfs-3g', 'ntfsinfo'] },
   { name: 'exfatprogs', provides: ['mkfs.exfat', 'fsck.exfat'] },
   { name: 'exfat-fuse', provides: ['mount.exfat-fuse'] },
   { name: 'dosfstools', provides: ['mkfs.fat', 'fsck.fat'] },
   { name: 'mtools', provides: ['mcopy'] },
-  { name: 'e2fsprogs', provides: ['mkfs.ext4', 'debugfs'] },
-  { name: 'xfsprogs', provides: ['mkfs.xfs'] },
+  { name: 'e2fsprogs', provides: ['mke2fs', 'debugfs'] },
+  { name: 'xfsprogs', provides: ['mkfs.xfs', 'xfs_io'] },
   { name: 'btrfs-progs', provides: ['mkfs.btrfs'] },
-  { name: 'fdisk', provides: ['sfdisk'] },
-  { name: 'sleuthkit', provides: ['fsstat', 'blkls'] },
-  { name: '7zip', provides: ['7zz'] },
+  { name: 'partclone', provides: ['partclone.exfat', 'partclone.ntfs'] },
+  { name: 'sleuthkit', provides: ['blkls'] },
+  { name: 'mount', provides: ['losetup', 'mount'] },
+  // Volumes that hold others, and file systems that are declined by name.
+  { name: 'lvm2', provides: ['pvcreate'] },
+  { name: 'cryptsetup-bin', provides: ['cryptsetup'] },
+  { name: 'f2fs-tools', provides: ['mkfs.f2fs'] },
+  { name: 'gfs2-utils', provides: ['mkfs.gfs2'] },
+  { name: 'jfsutils', provides: ['mkfs.jfs'] },
+  { name: 'nilfs-tools', provides: ['mkfs.nilfs2'] },
+  { name: 'ocfs2-tools', provides: ['mkfs.ocfs2'] },
+  { name: 'reiserfsprogs', provides: ['mkreiserfs'] },
+  { name: 'udftools', provides: ['mkudffs'] },
+  // The rest.
   { name: 'xz-utils', provides: ['xz'] },
-  { name: 'libvhdi-utils', provides: ['vhdiinfo'] },
   { name: 'time', provides: ['time'] },
   { name: 'python3', provides: ['python3'] },
   { name: 'python3-venv', provides: [] },

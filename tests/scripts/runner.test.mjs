@@ -5,11 +5,11 @@ import { inRoot } from '../../scripts/lib/paths.mjs';
 import { attempt } from '../../scripts/lib/process.mjs';
 
 /** Runs steps in a process of their own, since they print. */
-function runSteps(/** @type {string} */ steps) {
+function runSteps(/** @type {string} */ steps, options = '{}') {
   const script = `
     import { counts } from '${inRoot('scripts/lib/counts.mjs')}';
     import { runSteps } from '${inRoot('scripts/lib/test-run.mjs')}';
-    process.exitCode = await runSteps(${steps});`;
+    process.exitCode = await runSteps(${steps}, ${options});`;
   const { status, stdout } = spawnSync(process.execPath, ['--input-type=module', '-e', script], { encoding: 'utf8' });
   return { status, lines: stdout.trimEnd().split('\n') };
 }
@@ -24,6 +24,22 @@ test('the summary is the last line and the skipped tests stand before it', () =>
     'skipped: two: all tests: no-such-program not installed',
     '2 passed, 0 failed, 2 skipped',
   ]);
+});
+
+test('strict: a skip that set-up could have helped is a failure', () => {
+  const { status, lines } = runSteps(
+    `[
+    { name: 'one', run: async () => ({ counts: counts({ passed: 2, skipped: [
+      { name: 'x', why: 'no tool' }, { name: 'y', why: 'the image a.vhd is not at hand', excused: true }] }), output: '' }) },
+    { name: 'two', programs: ['no-such-program'], run: async () => { throw new Error('must not run'); } }]`,
+    '{ strict: true }',
+  );
+  assert.equal(status, 1);
+  assert.deepEqual(lines.slice(-2), [
+    'skipped: one: y: the image a.vhd is not at hand',
+    '2 passed, 2 failed, 1 skipped',
+  ]);
+  assert.match(lines.join('\n'), /may not be skipped: x: no tool/);
 });
 
 test('a failure shows what was printed, lets the other steps run, and is the exit code', () => {
