@@ -47,9 +47,7 @@ export function ofCargo(output) {
     const end = /^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored/.exec(line);
     if (section) program.section = section[1] ?? '';
     else if (skip) addSkip(program, skip[1] ?? '', skip[2] ?? '');
-    else if (verdict?.[2] === 'ignored')
-      program.ignored.push({ name: verdict[1] ?? '', why: verdict[3] ?? 'ignored', excused: true });
-    else if (verdict) program.failed.add(verdict[1] ?? '');
+    else if (verdict) addVerdict(program, verdict[1] ?? '', verdict[2] ?? '', verdict[3]);
     else if (end) {
       const early = [...program.skips].filter(([test]) => !program.failed.has(test)).map(([, skipped]) => skipped);
       total.passed += Number(end[1]) - early.length;
@@ -68,6 +66,12 @@ const newProgram = () => ({
   /** @type {Set<string>} */ failed: new Set(),
   /** @type {Skip[]} */ ignored: [],
 });
+
+/** @param {ReturnType<typeof newProgram>} program @param {string} name @param {string} verdict @param {string} [why] */
+function addVerdict(program, name, verdict, why = verdict) {
+  if (verdict === 'ignored') program.ignored.push({ name, why, excused: true });
+  else program.failed.add(name);
+}
 
 /** A test is skipped once, whatever number of reasons it gives. */
 function addSkip(
