@@ -18,28 +18,20 @@ import { Job } from './job.js';
 const STEP = 8 * 1024 * 1024;
 /** A picked disk of a legacy split set: `disk.v01`, `disk.v02`, … */
 const SPLIT_SET = /\.v\d\d$/i;
-/** What of the options the engine takes. */
-const ENGINE_OPTIONS = /** @type {const} */ ([
-  'mode',
-  'blockSize',
-  'format',
-  'toDynamic',
-  'scrub',
-  'dropPageFiles',
-  'ignoreShadowCopies',
-  'flatten',
-]);
-
 /** How often a scan's findings are kept, in milliseconds. */
 const FINDINGS_EVERY = 5000;
 
 /** How much of a compaction each phase takes, about. */
-const SHARES = { scan: 20, write: 50, finish: 2, verify: 28 };
+const SHARES = { check: 5, scan: 20, write: 60, finish: 5, verify: 10 };
 
-/** An image that was opened and analysed. Only its metadata was read. */
+/**
+ * An image that was opened and analysed. Only its metadata was read. What its file systems call free is good
+ * for an estimate at once; before anything is dropped, `check` walks the owners of what they hold.
+ */
 export class OpenImage {
   #image;
   #sources;
+  #checked = false;
 
   /**
    * @param {Engine} engine
@@ -57,6 +49,20 @@ export class OpenImage {
   /** The files: the image first, then its parents as they were given. */
   get sources() {
     return this.#sources;
+  }
+
+  /** Whether the free space is confirmed. */
+  get checked() {
+    return this.#checked;
+  }
+
+  /**
+   * Confirms the free space by a walk over everything that owns some. A compaction does so by itself.
+   *
+   * @returns {Job<void>}
+   */
+  check() {
+    return new Job((control) => this.#check(control), { check: 1 });
   }
 
   /** @param {Options} [options] */
@@ -84,7 +90,7 @@ export class OpenImage {
    */
   compact(sink, options = {}) {
     const { verify = true } = options;
-    const shares = verify ? SHARES : { ...SHARES, verify: 0 };
+    const shares = { ...SHARES, verify: verify ? SHARES.verify : 0, check: this.#checked ? 0 : SHARES.check };
     return new Job((control) => this.#compact(control, sink, options, verify), shares);
   }
 
@@ -92,6 +98,14 @@ export class OpenImage {
   close() {
     this.#image.free();
     for (const source of this.#sources) source.close?.();
+  }
+
+  /** @param {Control} control */
+  async #check(control) {
+    if (this.#checked) return;
+    control.phase('check', 0);
+    await step(control, (budget) => this.#image.checkStep(budget));
+    this.#checked = true;
   }
 
   /**
@@ -105,6 +119,7 @@ export class OpenImage {
     const started = performance.now();
     const [source] = this.#sources;
     control.log('info', `Opened ${source.name}: ${source.size} bytes.`);
+    await this.#check(control);
     const compaction = attempt(() => this.#image.compact(forEngine(options)), 'read-failed');
     try {
       control.picture = (cells) => picture(compaction.blockMap(cells));
@@ -146,7 +161,7 @@ export class OpenImage {
    */
   async #save(control, compaction, sink, report, verify) {
     try {
-      await attemptAsync(() => sink.begin(report.outputSize, this.#sources), 'write-failed');
+      await attemptAsync(() => sink.begin(report.outputSize, this.#sources, { verify }), 'write-failed');
       await write(control, compaction, sink, this.#sources, report);
       for (const source of this.#sources) source.check?.();
       if (verify) await verifySink(control, compaction, sink, report);
@@ -159,7 +174,7 @@ export class OpenImage {
       control.log('info', `Wrote ${report.outputSize} bytes${sink.name ? ` to ${sink.name}` : ''}.`);
       if (!report.verified) control.log('warning', 'The result was not verified.');
     } catch (thrown) {
-      // What failed is told; what cannot be tidied up besides changes nothing about it.
+      // Report the original failure; ignore errors while cleaning up.
       await Promise.resolve(sink.abort()).catch(() => {});
       throw thrown;
     }
@@ -301,12 +316,17 @@ async function verifySink(control, compaction, sink, report) {
   if (!written) return;
   try {
     control.phase('verify', report.outputSize);
-    attempt(() => compaction.startVerification(written), 'write-failed');
+    attempt(() => compaction.startVerification(written, sink.composed ?? false), 'write-failed');
     await step(control, (budget) => compaction.verificationStep(budget));
     report.verification = compaction.verification() ?? null;
     report.verified = report.verification !== null;
     if (report.verification) {
-      control.log('info', `Verified: ${report.verification.comparedBytes} stored bytes read the same in both images.`);
+      const { comparedBytes, tracedBytes, zeroBytes } = report.verification;
+      control.log(
+        'info',
+        `Verified: ${tracedBytes} stored bytes are the source's own, ${comparedBytes} were read in both images and are ` +
+          `the same, ${zeroBytes} were left out as zero; volumes and free space are the same in the new image.`,
+      );
     }
   } finally {
     written.close?.();
@@ -357,23 +377,21 @@ function pieceLength(piece) {
 
 /**
  * @param {Options} options
- * @returns {import('../pkg/vhd_compactor.js').CompactOptions}
+ * @returns {import('../pkg/vhd_compactor.js').Options}
  */
 function forEngine(options) {
-  /** @type {Record<string, unknown>} */
-  const taken = {};
-  for (const key of ENGINE_OPTIONS) {
-    if (options[key] !== undefined && options[key] !== null) taken[key] = options[key];
-  }
-  return /** @type {any} */ (taken);
+  // What is this layer's own; all else is the engine's to know.
+  const { verify: _verify, findings: _findings, parents: _parents, ...rest } = options;
+  const given = Object.entries(rest).filter(([, value]) => value !== undefined && value !== null);
+  return /** @type {any} */ (Object.fromEntries(given));
 }
 
 /**
- * @param {{ cells: number[] | Uint8Array, blocksPerCell: number }} map
+ * @param {{ cells: number[], classes: number, blocksPerCell: number }} map
  * @returns {import('./types.js').BlockMap}
  */
-function picture(map) {
-  return { cells: Uint8Array.from(map.cells), blocksPerCell: map.blocksPerCell };
+function picture({ cells, classes, blocksPerCell }) {
+  return { cells: Float64Array.from(cells), classes, blocksPerCell };
 }
 
 /** @param {ImageSource} source */

@@ -9,13 +9,15 @@ export class CompactorError extends Error {
   /**
    * @param {ErrorCode} code
    * @param {string} message
-   * @param {{ site?: Site | null, cause?: unknown }} [details]
+   * @param {{ site?: Site | null, expected?: string | null, found?: string | null, cause?: unknown }} [details]
    */
-  constructor(code, message, { site = null, cause } = {}) {
+  constructor(code, message, { site = null, expected = null, found = null, cause } = {}) {
     super(message, cause === undefined ? undefined : { cause });
     this.name = 'CompactorError';
     this.code = code;
     this.site = site;
+    this.expected = expected;
+    this.found = found;
   }
 }
 
@@ -54,7 +56,7 @@ const BROWSER_CODES = {
  */
 export function asCompactorError(thrown, fallback = 'internal') {
   if (thrown instanceof CompactorError) return thrown;
-  const error = /** @type {{ code?: unknown, name?: string, message?: string, site?: Site | null }} */ (
+  const error = /** @type {Partial<CompactorError>} */ (
     thrown !== null && typeof thrown === 'object' ? thrown : { message: String(thrown) }
   );
   const message = error.message ?? String(thrown);
@@ -62,6 +64,8 @@ export function asCompactorError(thrown, fallback = 'internal') {
     // Made by the engine, or in another realm.
     return new CompactorError(/** @type {ErrorCode} */ (error.code), message, {
       site: error.site ?? null,
+      expected: error.expected ?? null,
+      found: error.found ?? null,
       cause: thrown,
     });
   }

@@ -18,6 +18,7 @@ export type ErrorCode =
   | 'read-failed'
   | 'source-changed'
   | 'write-failed'
+  | 'differs'
   | 'out-of-space'
   | 'permission-denied'
   | 'in-use'
@@ -44,9 +45,17 @@ export interface Site {
 
 /** What every failure is. */
 export class CompactorError extends Error {
-  constructor(code: ErrorCode, message: string, details?: { site?: Site | null; cause?: unknown });
+  constructor(
+    code: ErrorCode,
+    message: string,
+    details?: { site?: Site | null; expected?: string | null; found?: string | null; cause?: unknown },
+  );
   readonly code: ErrorCode;
+  /** Where it was seen; the message does not repeat it. */
   readonly site: Site | null;
+  /** What should stand there, and what does; null where that says nothing. */
+  readonly expected: string | null;
+  readonly found: string | null;
 }
 
 /** A file that is read, synchronously and never written. */
@@ -85,8 +94,13 @@ export interface Sink {
   readonly largestPiece?: number;
   /** Throws, before minutes of reading, where the new image could not be put. */
   prepare?(image: Opened): Promise<void>;
-  /** The exact size is known. */
-  begin(size: number, sources: ImageSource[]): Promise<void>;
+  /**
+   * Whether the result surely consists of the pieces, in their order: composed of ranges of the sources, or
+   * each piece read back and compared after it was written. Then the proof need not read them again.
+   */
+  readonly composed?: boolean;
+  /** The exact size is known. With `verify`, what is written will be proved. */
+  begin(size: number, sources: ImageSource[], options?: { verify?: boolean }): Promise<void>;
   /** The next piece, at `position`. */
   write(piece: Piece, position: number, sources: ImageSource[]): Promise<void>;
   commit(): Promise<void>;
@@ -106,8 +120,11 @@ export interface Findings {
 export interface Options {
   /** How thorough; "full" by default. */
   mode?: 'full' | 'quick' | 'zero';
-  /** Bytes of a block of the new image; the source's by default. */
-  blockSize?: number;
+  /**
+   * Bytes of a block of the new image; "smallest" (the default) takes the size that gives the smallest file,
+   * "keep" the source's.
+   */
+  blockSize?: number | 'smallest' | 'keep';
   /** Format of the new image; the source's by default. */
   format?: 'vhd' | 'vhdx';
   /** Whether a fixed image may become a dynamic one. */
@@ -129,7 +146,7 @@ export interface Options {
 }
 
 export type JobState = 'queued' | 'running' | 'completed' | 'cancelled' | 'failed';
-export type JobPhase = 'queued' | 'scan' | 'write' | 'finish' | 'verify' | 'done';
+export type JobPhase = 'queued' | 'check' | 'scan' | 'write' | 'finish' | 'verify' | 'done';
 
 export interface JobProgress {
   phase: JobPhase;
@@ -149,11 +166,13 @@ export interface LogEntry {
 }
 
 /**
- * The disk as a picture. Classes: 0 absent, 1 in use, 2 free, 3 zero, 4 partly free, 5 unknown, 6 kept,
- * 7 dropped.
+ * The disk as a picture: for each cell its bytes by class, one cell after another. Classes: 0 absent, 1 in use,
+ * 2 free, 3 zero, 4 held (free, and stays), 5 unknown, 6 dropped.
  */
 export interface BlockMap {
-  cells: Uint8Array;
+  cells: Float64Array;
+  /** How many numbers a cell has. */
+  classes: number;
   blocksPerCell: number;
 }
 
@@ -196,6 +215,10 @@ export interface VerifyReport {
 export interface OpenImage {
   readonly report: InspectReport;
   readonly sources: ImageSource[];
+  /** Whether the free space is confirmed: until then it is good for estimates only. */
+  readonly checked: boolean;
+  /** Confirms the free space by a walk over everything that owns some; `compact` does so by itself. */
+  check(): Job<void>;
   inspect(options?: Options): InspectReport;
   estimate(options?: Options): EstimateReport;
   blockMap(cells: number, options?: Options): BlockMap;

@@ -21,6 +21,8 @@ pub enum ErrorKind {
     SourceChanged,
     /// The host could not write the output.
     WriteFailed,
+    /// Two images do not read the same where they must.
+    Differs,
     /// The place of the output is full.
     OutOfSpace,
     /// The host refused access.
@@ -51,10 +53,11 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind, in the order of the API reference.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::ReadFailed,
         Self::SourceChanged,
         Self::WriteFailed,
+        Self::Differs,
         Self::OutOfSpace,
         Self::PermissionDenied,
         Self::InUse,
@@ -77,6 +80,7 @@ impl ErrorKind {
             Self::ReadFailed => "read-failed",
             Self::SourceChanged => "source-changed",
             Self::WriteFailed => "write-failed",
+            Self::Differs => "differs",
             Self::OutOfSpace => "out-of-space",
             Self::PermissionDenied => "permission-denied",
             Self::InUse => "in-use",
@@ -205,14 +209,26 @@ impl Error {
     pub fn summary(&self) -> &str {
         &self.detail.message
     }
+
+    /// What the specification wants and what the file holds, where both are known.
+    #[must_use]
+    pub fn expectation(&self) -> Option<(&str, &str)> {
+        self.detail.expected.as_deref().zip(self.detail.found.as_deref())
+    }
+
+    /// The sentence with expectation and finding, without the site: for whoever tells the site apart.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        match self.expectation() {
+            Some((expected, found)) => format!("{} (expected {expected}, found {found})", self.summary()),
+            None => self.summary().to_owned(),
+        }
+    }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.detail.message)?;
-        if let (Some(expected), Some(found)) = (&self.detail.expected, &self.detail.found) {
-            write!(f, " (expected {expected}, found {found})")?;
-        }
+        f.write_str(&self.sentence())?;
         if let Some(site) = self.detail.site {
             write!(f, " [{site}]")?;
         }

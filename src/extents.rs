@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use crate::units::length;
+
 /// How many ranges one set holds at most: 2²¹ ranges are 32 MiB.
 const MAX_RANGES: usize = 1 << 21;
 
@@ -84,7 +86,8 @@ impl Extents {
     /// How many bytes are in the set.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.ranges.iter().map(length).fold(0, u64::saturating_add)
+        // Disjoint ranges of 64-bit offsets never add up to more.
+        self.ranges.iter().map(length).fold(0, u64::wrapping_add)
     }
 
     /// The part of the set inside `window`, ascending.
@@ -119,7 +122,7 @@ impl Extents {
     /// How many bytes of `window` are in the set.
     #[must_use]
     pub fn total_within(&self, window: Range<u64>) -> u64 {
-        self.within(window).map(|r| length(&r)).fold(0, u64::saturating_add)
+        self.within(window).map(|r| length(&r)).fold(0, u64::wrapping_add)
     }
 
     /// Whether every byte of `window` is in the set.
@@ -165,10 +168,6 @@ impl Extents {
         }
         moved
     }
-}
-
-fn length(range: &Range<u64>) -> u64 {
-    range.end.saturating_sub(range.start)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 //! They are different types so that an offset of one never serves as an offset of another.
 
 use std::fmt;
+use std::ops::Range;
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -137,6 +138,12 @@ pub fn mul(a: u64, b: u64, what: &'static str) -> Result<u64> {
 /// `limit-exceeded` on overflow or where `unit` is 0.
 pub fn round_up(value: u64, unit: u64, what: &'static str) -> Result<u64> {
     value.checked_next_multiple_of(unit).ok_or_else(|| too_large(what))
+}
+
+/// How many bytes a range covers. A range that ends before it starts covers none, as everywhere in Rust.
+#[must_use]
+pub const fn length(range: &Range<u64>) -> u64 {
+    range.end.saturating_sub(range.start)
 }
 
 /// `value` as an index into memory.

@@ -14,6 +14,7 @@ const ZEROS = 1024 * 1024;
  */
 export class DownloadSink {
   kind = 'download';
+  composed = true;
   /** The new image, once it is complete. @type {Blob | null} */
   blob = null;
   /** @type {Blob[]} */

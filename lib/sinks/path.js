@@ -31,6 +31,7 @@ const onWindows = process.platform === 'win32';
  */
 export class PathSink {
   kind = 'path';
+  composed = true;
   largestPiece = 8 * 1024 * 1024;
   #force;
   #folder;
@@ -40,6 +41,8 @@ export class PathSink {
   /** @type {{ mode: number, uid: number, gid: number } | null} */
   #access = null;
   #size = 0;
+  #verify = true;
+  #back = Buffer.alloc(0);
   /** The new image once it has its name, where nothing was there before. @type {fs.BigIntStats | null} */
   #placed = null;
 
@@ -76,15 +79,17 @@ export class PathSink {
   /**
    * @param {number} size
    * @param {ImageSource[]} sources
+   * @param {{ verify?: boolean }} [options]
    */
-  async begin(size, sources) {
+  async begin(size, sources, { verify = true } = {}) {
     this.#refuse(sources);
+    this.#verify = verify;
     this.#size = size;
     this.#checkRoom(size);
     this.#access = narrowest(sources);
     // Only the owner's, until it is known whose it may be. Where no source has a mode, the usual one.
     const mode = this.#access ? 0o600 : 0o666;
-    this.#fd = this.#doing('made', () => fs.openSync(this.#temporary, 'wx', mode));
+    this.#fd = this.#doing('made', () => fs.openSync(this.#temporary, 'wx+', mode));
   }
 
   /**
@@ -94,10 +99,11 @@ export class PathSink {
    */
   async write(piece, position, sources) {
     // Zeros are left out: the file is set to its length in the end, and what was not written is zero.
-    if (piece.kind === 'bytes') this.#put(piece.bytes, position);
-    if (piece.kind === 'source') {
-      this.#put(readExactly(sources[piece.file], piece.start, piece.end - piece.start), position);
-    }
+    if (piece.kind === 'zeros') return;
+    const bytes =
+      piece.kind === 'bytes' ? piece.bytes : readExactly(sources[piece.file], piece.start, piece.end - piece.start);
+    this.#put(bytes, position);
+    if (this.#verify) this.#compare(bytes, position);
   }
 
   async readBack() {
@@ -283,6 +289,29 @@ export class PathSink {
       if (!NOT_SUPPORTED.has(code ?? '')) this.#fail('recorded in its folder', thrown);
     } finally {
       if (fd !== undefined) isPermitted(() => fs.closeSync(/** @type {number} */ (fd)));
+    }
+  }
+
+  /**
+   * Reads back what was written, and compares it with what should be there.
+   *
+   * @param {Uint8Array} bytes
+   * @param {number} position
+   */
+  #compare(bytes, position) {
+    const fd = this.#open();
+    if (this.#back.length < bytes.length) this.#back = Buffer.alloc(bytes.length);
+    const back = this.#back.subarray(0, bytes.length);
+    let done = 0;
+    while (done < back.length) {
+      const read = this.#doing('read back', () => fs.readSync(fd, back, done, back.length - done, position + done));
+      // What lies past the end was left out as zero: the file gets its length in the end.
+      if (read === 0) break;
+      done += read;
+    }
+    back.fill(0, done);
+    if (Buffer.compare(back, bytes) !== 0) {
+      throw new CompactorError('differs', `what was written to ${this.path} reads back differently`);
     }
   }
 

@@ -1,16 +1,23 @@
 //! Analysis: the disk, its volumes, and what of them is free. Reads metadata only.
+//!
+//! ```text
+//!   files ──► Disk ──► volumes ──► one Detected a volume     at once: good for an estimate
+//!                                      └─ hear_step ──────►  the second witness: needed before anything goes
+//! ```
 
 use std::rc::Rc;
 
 use super::options::{Mode, Options};
-use crate::error::{Result, Warning};
+use crate::error::{Error, Result, Warning};
 use crate::extents::Extents;
-use crate::fs::{self, Context, Decline, DeclineReason, Detected, Mapping, Request};
-use crate::image::{self, Candidate, Disk, Image};
+use crate::fs::{self, Context, Decline, DeclineReason, Detected, Mapping, Request, Stop};
+use crate::image::{self, Candidate, Disk, DiskReader, Image};
 use crate::io::{ReadAt, Window};
+use crate::units::{Progress, add};
 use crate::volume::{self, Volume, VolumeTable};
 
 /// A file that a person gave.
+#[derive(Clone)]
 pub struct Input {
     /// Its bytes.
     pub file: Rc<dyn ReadAt>,
@@ -21,23 +28,27 @@ pub struct Input {
 }
 
 /// One volume and what is known of it.
+#[derive(Debug)]
 pub struct VolumeFindings {
     /// Where it is.
     pub volume: Volume,
     /// What it holds.
     pub detected: Detected,
+    /// Bytes of reading that its second witness took so far.
+    heard: Progress,
 }
 
 /// Everything that is known of an image before any payload is read.
 pub struct Analysis {
-    /// The virtual disk.
-    pub disk: Disk,
-    /// For each layer of the disk, which of the files it is: 0 the image, 1 the first parent as given, …
-    pub files: Vec<usize>,
-    /// Its volumes, ascending.
-    pub volumes: Vec<VolumeFindings>,
-    /// What is odd about the links of its chain and about its partition tables.
-    pub warnings: Vec<Warning>,
+    disk: Disk,
+    /// For each layer of the disk, which of the files it is.
+    files: Vec<usize>,
+    /// The size of the image's own file, in bytes.
+    file_size: u64,
+    volumes: Vec<VolumeFindings>,
+    /// Whether programs read the partition table differently.
+    table_is_ambiguous: bool,
+    warnings: Vec<Warning>,
 }
 
 impl Analysis {
@@ -56,35 +67,27 @@ impl Analysis {
             });
         }
         let chain = image::assemble(child, candidates)?;
-        let mut analysis = Self::of(Disk::new(chain.layers)?)?;
-        analysis.files = chain.files;
+        let mut analysis = Self::of(Disk::of_layers(chain.layers)?, chain.files);
         analysis.warnings.splice(0..0, chain.warnings);
         Ok(analysis)
     }
 
-    /// Looks at the file systems of a disk.
-    ///
-    /// # Errors
-    /// None in practice.
-    pub fn of(disk: Disk) -> Result<Self> {
-        let sector_size = disk.top()?.geometry.logical_sector_size;
+    /// Looks at the file systems of a disk; `files` tells for each of its layers which of the files that
+    /// were given it is: 0 the image, 1 the first parent as given, …
+    #[must_use]
+    pub fn of(disk: Disk, files: Vec<usize>) -> Self {
         let mut warnings = Vec::new();
         let mut volumes = Vec::new();
-        // Without its parents nobody knows what a child's file systems read.
-        let table = if disk.is_complete() {
-            volume::enumerate(&disk, sector_size)
-        } else {
-            Ok(VolumeTable::default())
-        };
-        match table {
+        let mut table_is_ambiguous = false;
+        match find_volumes(&disk, &mut table_is_ambiguous) {
             Ok(table) => {
                 warnings.extend(table.warnings);
-                if let Some(reason) = table.distrust {
-                    warnings.push(Warning::new("partitions-distrusted", reason));
-                } else {
-                    for volume in table.volumes {
-                        let detected = look_at(&disk, &volume, sector_size);
-                        volumes.push(VolumeFindings { volume, detected });
+                match table.distrust {
+                    Some(reason) => warnings.push(Warning::new("partitions-distrusted", reason)),
+                    None => {
+                        let found =
+                            table.volumes.into_iter().map(|volume| VolumeFindings::new(&disk, volume));
+                        volumes.extend(found);
                     }
                 }
             }
@@ -93,16 +96,116 @@ impl Analysis {
                 format!("The partition table cannot be read, so only zeros can be dropped: {error}"),
             )),
         }
-        let files = (0..disk.layers().len()).collect();
-        Ok(Self { disk, files, volumes, warnings })
+        let file_size = disk.top().container.file_size();
+        Self { disk, files, file_size, volumes, table_is_ambiguous, warnings }
+    }
+
+    /// A disk of which `free` is free, as if a file system over all of it had said so.
+    #[cfg(test)]
+    pub(super) fn with_free(disk: Disk, files: Vec<usize>, free: Extents) -> Self {
+        use crate::fs::{FreeMap, Hearing, Testimony};
+        let size = disk.size();
+        let volume = Volume {
+            scheme: volume::Scheme::Whole,
+            index: 0,
+            segments: crate::io::Segments::single(0..size),
+            kind: "made up".into(),
+            name: None,
+            opaque: None,
+        };
+        let mapping = Mapping::Mapped(FreeMap { free, ..FreeMap::default() });
+        let hearing = Hearing::Agrees(Testimony::default());
+        let detected = Detected { name: "made up", label: None, mapping, warnings: Vec::new(), hearing };
+        let file_size = disk.top().container.file_size();
+        let is_known = disk.is_complete();
+        let findings = VolumeFindings { volume, detected, heard: Progress::default() };
+        Self {
+            disk,
+            files,
+            file_size,
+            // Without its parents nobody knows what a child's file systems read.
+            volumes: is_known.then_some(findings).into_iter().collect(),
+            table_is_ambiguous: false,
+            warnings: Vec::new(),
+        }
+    }
+
+    /// The virtual disk.
+    #[must_use]
+    pub const fn disk(&self) -> &Disk {
+        &self.disk
     }
 
     /// The image itself.
+    #[must_use]
+    pub fn top(&self) -> &Image {
+        self.disk.top()
+    }
+
+    /// The size of the image's own file, in bytes.
+    #[must_use]
+    pub const fn file_size(&self) -> u64 {
+        self.file_size
+    }
+
+    /// The volumes, ascending.
+    #[must_use]
+    pub fn volumes(&self) -> &[VolumeFindings] {
+        &self.volumes
+    }
+
+    /// Whether programs read the partition table differently, so that no volume was looked for.
+    #[must_use]
+    pub const fn is_table_ambiguous(&self) -> bool {
+        self.table_is_ambiguous
+    }
+
+    /// What is odd about the links of its chain and about its partition tables.
+    #[must_use]
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
+    }
+
+    /// Which of the files that were given holds a layer of the disk.
     ///
     /// # Errors
-    /// None in practice.
-    pub fn top(&self) -> Result<&Image> {
-        self.disk.top()
+    /// `internal` for a layer that is not there.
+    pub fn file_of(&self, layer: usize) -> Result<usize> {
+        self.files.get(layer).copied().ok_or_else(|| Error::internal("a layer without a file"))
+    }
+
+    /// Whether the second witness of some volume is still to be heard. Until then the free space is good
+    /// for an estimate, and for nothing else.
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        self.volumes.iter().any(|findings| findings.detected.is_pending())
+    }
+
+    /// Hears the second witnesses for about `budget` bytes of reading. Where one contradicts the map of
+    /// its volume, the volume is declined.
+    ///
+    /// # Errors
+    /// `limit-exceeded` where the sum of what is to be read does not fit 64 bits.
+    pub fn hear_step(&mut self, budget: u64) -> Result<Progress> {
+        let next = self.volumes.iter_mut().find(|findings| findings.detected.is_pending());
+        if let Some(findings) = next {
+            findings.hear(&self.disk, budget);
+        }
+        let mut progress = Progress { finished: !self.is_pending(), ..Progress::default() };
+        for VolumeFindings { heard, .. } in &self.volumes {
+            progress.done = add(progress.done, heard.done, "what the witnesses read")?;
+            progress.total = add(progress.total, heard.total, "what the witnesses read")?;
+        }
+        Ok(progress)
+    }
+
+    /// Hears the second witnesses to the end.
+    ///
+    /// # Errors
+    /// As [`Analysis::hear_step`].
+    pub fn hear(mut self) -> Result<Self> {
+        while !self.hear_step(u64::MAX)?.finished {}
+        Ok(self)
     }
 
     /// The disk bytes that count as free under `options`.
@@ -110,6 +213,7 @@ impl Analysis {
     /// # Errors
     /// None in practice.
     pub fn free(&self, options: &Options) -> Result<Extents> {
+        // Zero mode believes no file system.
         if options.mode == Mode::Zero {
             return Ok(Extents::new());
         }
@@ -122,9 +226,72 @@ impl Analysis {
         }
         Ok(Extents::from_ranges(ranges))
     }
+
+    /// The disk bytes of volumes whose free space is known.
+    #[must_use]
+    pub fn mapped(&self) -> Extents {
+        let mapped = self.volumes.iter().filter(|v| matches!(v.detected.mapping, Mapping::Mapped(_)));
+        Extents::from_ranges(mapped.flat_map(|v| v.volume.segments.ranges().to_vec()).collect())
+    }
 }
 
+/// The volumes of a disk. Without its parents nobody knows what a child's file systems read; and a
+/// partition table that programs read differently is not believed.
+fn find_volumes(disk: &Disk, is_ambiguous: &mut bool) -> Result<VolumeTable> {
+    if !disk.is_complete() {
+        return Ok(VolumeTable::default());
+    }
+    let reader = disk.reader();
+    let table = volume::enumerate(&reader, disk.top().geometry.logical_sector_size)?;
+    *is_ambiguous = reader.met_ambiguity();
+    if *is_ambiguous {
+        let distrust =
+            format!("{UNWRITTEN_DATA} The partition table is a part of that, so it is not believed.");
+        return Ok(VolumeTable { distrust: Some(distrust), ..VolumeTable::default() });
+    }
+    Ok(table)
+}
+
+const UNWRITTEN_DATA: &str = "The image's sector bitmaps say that parts of this disk were never written, and yet they \
+                              hold data. Programs read them differently.";
+
 impl VolumeFindings {
+    fn new(disk: &Disk, volume: Volume) -> Self {
+        let detected = match &volume.opaque {
+            Some(reason) => Detected::declined(
+                "unknown",
+                None,
+                Decline::new(DeclineReason::NotSupported, format!("Nothing is read here, because {reason}.")),
+            ),
+            None => {
+                let context = Context { sector_size: disk.top().geometry.logical_sector_size };
+                match window(disk, &volume) {
+                    Ok(window) => {
+                        let mut detected = fs::detect(&window, context);
+                        if window.into_inner().met_ambiguity() {
+                            detected.decline(ambiguous());
+                        }
+                        detected
+                    }
+                    Err(error) => Detected::declined("unknown", None, Stop::from(error).into_decline()),
+                }
+            }
+        };
+        Self { volume, detected, heard: Progress::default() }
+    }
+
+    fn hear(&mut self, disk: &Disk, budget: u64) {
+        match window(disk, &self.volume) {
+            Ok(window) => {
+                self.heard = self.detected.hear(&window, budget);
+                if window.into_inner().met_ambiguity() {
+                    self.detected.decline(ambiguous());
+                }
+            }
+            Err(error) => self.detected.decline(Stop::from(error).into_decline()),
+        }
+    }
+
     /// The parts of this volume (volume offsets) that count as free under `options`.
     fn granted<'a>(&'a self, options: &'a Options) -> impl Iterator<Item = &'a Extents> + 'a {
         let map = match &self.detected.mapping {
@@ -143,34 +310,21 @@ impl VolumeFindings {
         match &self.detected.mapping {
             Mapping::Mapped(map) => {
                 let matching = map.on_request.iter().filter(|(r, _)| *r == request);
-                matching.map(|(_, extents)| extents.total()).fold(0, u64::saturating_add)
+                Extents::from_ranges(matching.flat_map(|(_, extents)| extents.ranges().to_vec()).collect())
+                    .total()
             }
             Mapping::Declined(_) => 0,
         }
     }
 }
 
-fn look_at(disk: &Disk, volume: &Volume, sector_size: u32) -> Detected {
-    if let Some(reason) = &volume.opaque {
-        let decline =
-            Decline::new(DeclineReason::NotSupported, format!("Nothing is read here, because {reason}."));
-        return Detected::declined("unknown", None, decline);
-    }
-    let window = match Window::new(disk, volume.segments.clone()) {
-        Ok(window) => window,
-        Err(error) => {
-            let decline = Decline::new(DeclineReason::Unreadable, error.to_string());
-            return Detected::declined("unknown", None, decline);
-        }
-    };
-    disk.take_ambiguity();
-    let mut detected = fs::detect(&window, Context { sector_size });
-    if disk.take_ambiguity() {
-        detected.mapping = Mapping::Declined(Decline::new(
-            DeclineReason::Inconsistent,
-            "The image's sector bitmaps say that parts of this file system were never written, and yet they hold data. \
-             Programs read them differently, so nothing of it is taken for free.",
-        ));
-    }
-    detected
+fn window<'d>(disk: &'d Disk, volume: &Volume) -> Result<Window<DiskReader<'d>>> {
+    Window::new(disk.reader(), volume.segments.clone())
+}
+
+fn ambiguous() -> Decline {
+    Decline::new(
+        DeclineReason::Ambiguous,
+        format!("{UNWRITTEN_DATA} This file system is a part of that, so nothing of it is taken for free."),
+    )
 }

@@ -1,13 +1,13 @@
 //! The estimate: what a compaction would reach, before anything is written or any payload read.
 
-use super::analysis::Analysis;
+use super::analysis::{Analysis, VolumeFindings};
 use super::options::Mode;
 use super::plan::{Counts, Decision, Plan};
-use super::target::Fresh;
 use crate::error::Result;
 use crate::extents::Extents;
 use crate::fs::{Mapping, Request};
-use crate::image::{BlockPlan, DiskType, Format};
+use crate::image::{DiskType, Format};
+use crate::units::{add, length};
 
 /// What a compaction would reach.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,84 +40,67 @@ pub struct Reason {
     pub message: String,
 }
 
-/// The estimate of `plan`, which is one of `analysis`.
+/// The estimate of `plan`.
 ///
 /// # Errors
-/// What the target's writer refuses.
-pub fn estimate(analysis: &Analysis, plan: &Plan) -> Result<Estimate> {
-    let top = analysis.top()?;
-    let mut out = BlockPlan::new(plan.target.blocks)?;
-    let mut dropped = Extents::new();
+/// None in practice.
+pub fn estimate(plan: &Plan) -> Result<Estimate> {
     let mut kept = Extents::new();
+    let mut stored = 0u64;
     let mut block = plan.next_decided(0);
     while let Some(at) = block {
-        match plan.decision(at) {
-            Decision::Candidate => {
-                out.set(at, plan.kept_state(top, at));
-                kept.push(plan.range(at));
-            }
-            Decision::Free => {
-                out.set(at, plan.omitted_state());
-                dropped.push(plan.range(at));
-            }
-            Decision::Void => out.set(at, plan.omitted_state()),
-            Decision::Absent => {}
+        if plan.decision(at) == Decision::Candidate {
+            kept.push(plan.range(at));
+            stored = add(stored, 1, "a number of blocks")?;
         }
-        block = plan.next_decided(at.saturating_add(1));
+        block = plan.next_decided(add(at, 1, "a block")?);
     }
-    out.seal();
-    let writer = plan.target.writer(top, plan.counts.free > 0, &Fresh::default())?;
-    let output_size = writer.file_size(&out)?;
-    let payload = plan.target.block_size.start_of(out.stored());
-    let mapped = mapped(analysis);
-    let known: u64 =
-        kept.ranges().iter().map(|r| mapped.total_within(r.clone())).fold(0, u64::saturating_add);
-    let touched: u64 = kept.total();
-    // Of what is kept, the share that lies in mapped volumes and is not free is in use.
-    let in_use_bytes = known.saturating_sub(plan.counts.trapped_bytes).min(plan.counts.candidate_bytes);
-    let unknown_bytes = touched.saturating_sub(known).min(plan.counts.candidate_bytes);
-    let free_by_volume = by_volume(analysis, plan, &dropped);
+    let mapped = plan.analysis().mapped();
+    let mut known = 0u64;
+    for range in kept.ranges() {
+        known = add(known, mapped.total_within(range.clone()), "what file systems tell of")?;
+    }
+    let counts = plan.counts;
+    // Of what is kept, the share that lies in mapped volumes and is not free is in use. Blocks that are stored
+    // in part count whole in `kept`, so both are cut to what is stored.
+    let in_use_bytes = length(&(counts.trapped_bytes..known)).min(counts.candidate_bytes);
+    let unknown_bytes = length(&(known..kept.total())).min(counts.candidate_bytes);
+    let payload = plan.target.block_size.start_of(stored);
     Ok(Estimate {
-        output_size,
+        output_size: plan.size,
         exact: plan.options.mode == Mode::Quick,
-        counts: plan.counts,
+        counts,
         in_use_bytes,
         unknown_bytes,
-        table_bytes: output_size.saturating_sub(payload),
-        free_by_volume,
-        reasons: reasons(analysis, plan)?,
+        table_bytes: length(&(payload..plan.size)),
+        free_by_volume: free_by_volume(plan)?,
+        reasons: reasons(plan.analysis(), plan)?,
     })
 }
 
 /// For each volume, in order: how many bytes of the blocks that go for being free are free there.
-#[must_use]
-pub fn free_by_volume(analysis: &Analysis, plan: &Plan) -> Vec<u64> {
+///
+/// # Errors
+/// None in practice.
+pub fn free_by_volume(plan: &Plan) -> Result<Vec<u64>> {
     let mut dropped = Extents::new();
     let mut block = plan.next_decided(0);
     while let Some(at) = block {
         if plan.decision(at) == Decision::Free {
             dropped.push(plan.range(at));
         }
-        block = plan.next_decided(at.saturating_add(1));
+        block = plan.next_decided(add(at, 1, "a block")?);
     }
-    by_volume(analysis, plan, &dropped)
-}
-
-fn by_volume(analysis: &Analysis, plan: &Plan, dropped: &Extents) -> Vec<u64> {
-    let volumes = analysis.volumes.iter();
-    let free_in = |v: &super::analysis::VolumeFindings| {
-        let inside = v.volume.segments.ranges().iter().flat_map(|range| dropped.within(range.clone()));
-        inside.map(|r| plan.free.total_within(r)).fold(0, u64::saturating_add)
+    let free_in = |findings: &VolumeFindings| -> Result<u64> {
+        let mut sum = 0u64;
+        for segment in findings.volume.segments.ranges() {
+            for range in dropped.within(segment.clone()) {
+                sum = add(sum, plan.free.total_within(range), "the free bytes of a volume")?;
+            }
+        }
+        Ok(sum)
     };
-    volumes.map(free_in).collect()
-}
-
-/// The disk bytes of volumes whose free space is known.
-#[must_use]
-pub fn mapped(analysis: &Analysis) -> Extents {
-    let volumes = analysis.volumes.iter();
-    let mapped = volumes.filter(|v| matches!(v.detected.mapping, Mapping::Mapped(_)));
-    Extents::from_ranges(mapped.flat_map(|v| v.volume.segments.ranges().to_vec()).collect())
+    plan.analysis().volumes().iter().map(free_in).collect()
 }
 
 fn reasons(analysis: &Analysis, plan: &Plan) -> Result<Vec<Reason>> {
@@ -135,14 +118,14 @@ fn reasons(analysis: &Analysis, plan: &Plan) -> Result<Vec<Reason>> {
                     .into(),
             );
         }
-        if analysis.disk.missing_parent().is_some_and(|missing| missing.is_raw) {
+        if analysis.disk().missing_parent().is_some_and(|missing| missing.is_raw) {
             say(
                 "parent-raw",
                 "The parent is a raw disk (XenServer), which is not read here, so nothing is known of what this disk \
                  shares with it, nor of its file systems."
                     .into(),
             );
-        } else if let Some(missing) = analysis.disk.missing_parent() {
+        } else if let Some(missing) = analysis.disk().missing_parent() {
             say(
                 "parent-missing",
                 format!(
@@ -153,7 +136,7 @@ fn reasons(analysis: &Analysis, plan: &Plan) -> Result<Vec<Reason>> {
             );
         }
     }
-    for findings in plan.options.mode.ne(&Mode::Zero).then_some(&analysis.volumes).into_iter().flatten() {
+    for findings in plan.options.mode.ne(&Mode::Zero).then_some(analysis.volumes()).into_iter().flatten() {
         if let Mapping::Declined(decline) = &findings.detected.mapping {
             say("volume-declined", format!("{}: {}", title(findings), decline.detail));
         }
@@ -188,7 +171,7 @@ fn reasons(analysis: &Analysis, plan: &Plan) -> Result<Vec<Reason>> {
     Ok(reasons)
 }
 
-fn title(findings: &super::analysis::VolumeFindings) -> String {
+fn title(findings: &VolumeFindings) -> String {
     let name = findings.detected.name;
     match &findings.detected.label {
         Some(label) => format!("Volume {} ({name}, {label:?})", findings.volume.index),

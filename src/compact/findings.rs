@@ -8,10 +8,11 @@
 //! another fingerprint, or whose bytes are damaged, are not used; and what is made of findings is
 //! verified against the source like everything else.
 
+use std::rc::Rc;
+
 use super::plan::{Decision, Plan};
 use super::scan::{Scan, Tally};
 use crate::error::{Error, Result};
-use crate::image::Disk;
 use crate::units::len64;
 
 const MAGIC: &[u8; 4] = b"VCF1";
@@ -23,11 +24,11 @@ const HEADER: usize = 4 + DIGEST + 8 * 8;
 ///
 /// # Errors
 /// None in practice.
-pub fn fingerprint(disk: &Disk, plan: &Plan, files: &str) -> Result<[u8; DIGEST]> {
+pub fn fingerprint(plan: &Plan, files: &str) -> Result<[u8; DIGEST]> {
     let mut hasher = blake3::Hasher::new();
     hasher.update(env!("CARGO_PKG_VERSION").as_bytes());
     hasher.update(format!("{files:?} {:?} {:?}", plan.options, plan.target).as_bytes());
-    for image in disk.layers() {
+    for image in plan.disk().layers() {
         hasher.update(image.identity.as_bytes());
         hasher.update(format!("{:?} {}", image.geometry, image.container.file_size()).as_bytes());
         let mut block = image.blocks.next_known(0);
@@ -77,7 +78,7 @@ pub fn save(scan: &Scan, fingerprint: &[u8; DIGEST]) -> Vec<u8> {
 ///
 /// # Errors
 /// As [`Scan::new`].
-pub fn resume(plan: &Plan, fingerprint: &[u8; DIGEST], bytes: &[u8]) -> Result<Option<Scan>> {
+pub fn resume(plan: &Rc<Plan>, fingerprint: &[u8; DIGEST], bytes: &[u8]) -> Result<Option<Scan>> {
     let Some((body, digest)) = bytes.split_last_chunk::<DIGEST>() else { return Ok(None) };
     let Some((header, states)) = body.split_first_chunk::<HEADER>() else { return Ok(None) };
     let (words, odd) = states.as_chunks::<8>();

@@ -18,25 +18,32 @@ mod analysis;
 mod blockmap;
 #[cfg(test)]
 mod chain_tests;
+mod comparison;
 mod estimate;
 pub mod findings;
 mod layout;
 mod options;
 mod plan;
+mod proof;
+mod run;
 mod scan;
 mod target;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
-mod verify;
+mod trace;
 
 pub use analysis::{Analysis, Input, VolumeFindings};
-pub use blockmap::{BlockMap, CellClass, block_map};
-pub use estimate::{Estimate, Reason, estimate, free_by_volume, mapped};
+pub use blockmap::{BlockMap, CellClass, Mixture, block_map};
+pub use comparison::Verdict;
+pub use estimate::{Estimate, Reason, estimate, free_by_volume};
 pub use layout::{Layout, Outcome};
-pub use options::{Mode, Options};
+pub use options::{BlockSizeChoice, Mode, Options};
 pub use plan::{Counts, Decision, Plan};
-pub use scan::{Scan, Tally};
+pub use proof::{Evidence, Verification};
+pub use run::Run;
+pub use scan::Tally;
 pub use target::{Fresh, Target};
-pub use verify::{Verdict, Verification};
 
 pub use crate::units::Progress;

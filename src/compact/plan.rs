@@ -9,12 +9,15 @@
 //! free is a reason not to read.**
 
 use std::ops::Range;
+use std::rc::Rc;
 
-use super::options::{Mode, Options};
-use super::target::Target;
+use super::analysis::Analysis;
+use super::options::{BlockSizeChoice, Options};
+use super::target::{Fresh, Target};
 use crate::error::Result;
 use crate::extents::Extents;
-use crate::image::{BlockState, Disk, DiskType, Image, Origin, OutState, Pairs};
+use crate::image::{BlockPlan, BlockState, Disk, DiskType, Image, Origin, OutState, Pairs};
+use crate::units::{add, length};
 
 /// What is known of a block before its payload is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +76,7 @@ pub struct Counts {
 
 /// The decision for every block of the new image.
 pub struct Plan {
+    analysis: Rc<Analysis>,
     /// What is to be made.
     pub target: Target,
     /// The options it follows.
@@ -81,32 +85,102 @@ pub struct Plan {
     pub free: Extents,
     /// Sums.
     pub counts: Counts,
+    /// The size of the new image if every candidate stays.
+    pub size: u64,
     decisions: Pairs,
 }
 
+/// Smaller blocks are taken where they may save more than one part in this many of the new image.
+const WORTH_SMALLER_BLOCKS: u64 = 50;
+
 impl Plan {
-    /// Plans the compaction of `disk`, of which `free` counts as free.
+    /// Plans the compaction of the disk that `analysis` tells of.
     ///
     /// # Errors
     /// What [`Target::resolve`] refuses; read errors of sector bitmaps.
-    pub fn new(disk: &Disk, free: Extents, options: Options) -> Result<Self> {
-        let target = Target::resolve(disk, &options)?;
-        // Zero mode believes no file system, whatever it is told; and without all of its parents nobody
-        // knows what a child's file systems read.
-        let believed = options.mode != Mode::Zero && disk.is_complete();
-        let free = if believed { free } else { Extents::new() };
+    pub fn new(analysis: &Rc<Analysis>, options: Options) -> Result<Self> {
+        let free = analysis.free(&options)?;
+        let (nearest, smaller) = Target::resolve(analysis.disk(), &options)?;
+        let plan = Self::for_target(analysis, nearest, free, options)?;
+        let Some(smaller) = smaller else { return Ok(plan) };
+        let smaller = Self::for_target(analysis, smaller, plan.free.clone(), options)?;
+        // What no file system tells of may turn out zero, and goes only in blocks that are small enough.
+        let unknown = smaller.unknown_bytes(&analysis.mapped())?;
+        let may_save = add(plan.size.saturating_sub(smaller.size), unknown, "what may be saved")?;
+        Ok(if may_save > plan.size / WORTH_SMALLER_BLOCKS { smaller } else { plan })
+    }
+
+    fn for_target(analysis: &Rc<Analysis>, target: Target, free: Extents, options: Options) -> Result<Self> {
         let decisions = Pairs::new(target.blocks)?;
-        let mut plan = Self { target, options, free, counts: Counts::default(), decisions };
-        plan.counts.absent = plan.target.blocks;
-        let mut block = plan.next_touched(disk, 0);
+        let analysis = Rc::clone(analysis);
+        let counts = Counts { absent: target.blocks, ..Counts::default() };
+        let mut plan = Self { analysis, target, options, free, counts, size: 0, decisions };
+        let mut out = BlockPlan::new(plan.target.blocks)?;
+        let mut block = plan.next_touched(0);
         while let Some(at) = block.filter(|&at| at < plan.target.blocks) {
-            let decision = plan.decide(disk, at)?;
+            let decision = plan.decide(at)?;
             plan.decisions.set(at, decision.pack());
-            block = plan.next_touched(disk, at.saturating_add(1));
+            match decision {
+                Decision::Candidate => out.set(at, plan.kept_state(at)),
+                Decision::Free | Decision::Void => out.set(at, plan.omitted_state()),
+                Decision::Absent => {}
+            }
+            block = plan.next_touched(at.saturating_add(1));
         }
-        let known = plan.counts.free_bytes.saturating_add(plan.counts.candidate_bytes);
+        let known = add(plan.counts.free_bytes, plan.counts.candidate_bytes, "the stored bytes")?;
+        // Stored bytes are bytes of the disk.
         plan.counts.absent_bytes = plan.target.addressable_size.saturating_sub(known);
+        out.seal();
+        let writer = plan.target.writer(plan.top(), plan.counts.free > 0, &Fresh::default())?;
+        plan.size = writer.file_size(&out)?;
         Ok(plan)
+    }
+
+    /// What it is a plan for.
+    #[must_use]
+    pub const fn analysis(&self) -> &Rc<Analysis> {
+        &self.analysis
+    }
+
+    /// The disk whose compaction it plans.
+    #[must_use]
+    pub fn disk(&self) -> &Disk {
+        self.analysis.disk()
+    }
+
+    /// The image itself, without its parents.
+    #[must_use]
+    pub fn top(&self) -> &Image {
+        self.analysis.top()
+    }
+
+    /// Stored bytes of candidates that are outside `mapped`, the volumes of which file systems tell.
+    fn unknown_bytes(&self, mapped: &Extents) -> Result<u64> {
+        let mut sum = 0;
+        let mut block = self.next_decided(0);
+        while let Some(at) = block {
+            if self.decision(at) == Decision::Candidate {
+                let range = self.range(at);
+                let unknown = length(&range).saturating_sub(mapped.total_within(range));
+                sum = add(sum, unknown, "what no file system tells of")?;
+            }
+            block = self.next_decided(at.saturating_add(1));
+        }
+        Ok(sum)
+    }
+
+    /// Whether a person asked for more than a smaller file: then it is carried out even where nothing is saved.
+    #[must_use]
+    pub fn is_asked_for(&self) -> bool {
+        let Options { scrub, flatten, to_dynamic, block_size, .. } = self.options;
+        let top = self.top();
+        let another_size = matches!(block_size, BlockSizeChoice::Exactly(_))
+            && self.target.block_size != top.geometry.block_size;
+        scrub
+            || flatten && top.disk_type == DiskType::Differencing
+            || to_dynamic && top.disk_type == DiskType::Fixed
+            || self.target.format != top.format
+            || another_size
     }
 
     /// The decision for a block.
@@ -119,19 +193,6 @@ impl Plan {
     #[must_use]
     pub fn next_decided(&self, from: u64) -> Option<u64> {
         self.decisions.next_nonzero(from)
-    }
-
-    /// The first candidate at or after `from`.
-    #[must_use]
-    pub fn next_candidate(&self, from: u64) -> Option<u64> {
-        let mut block = self.next_decided(from);
-        while let Some(at) = block {
-            if self.decision(at) == Decision::Candidate {
-                return Some(at);
-            }
-            block = self.next_decided(at.saturating_add(1));
-        }
-        None
     }
 
     /// The part of the disk that block `block` of the new image covers.
@@ -162,8 +223,8 @@ impl Plan {
 
     /// How a candidate that stays is stored.
     #[must_use]
-    pub fn kept_state(&self, top: &Image, block: u64) -> OutState {
-        match top.blocks.get(block) {
+    pub fn kept_state(&self, block: u64) -> OutState {
+        match self.top().blocks.get(block) {
             BlockState::PartiallyPresent(_) if self.target.disk_type == DiskType::Differencing => {
                 OutState::PartiallyPresent
             }
@@ -179,10 +240,10 @@ impl Plan {
 
     /// The first block of the new image at or after `from` of which any layer that counts says
     /// more than "not present".
-    fn next_touched(&self, disk: &Disk, from: u64) -> Option<u64> {
+    fn next_touched(&self, from: u64) -> Option<u64> {
         let start = self.target.block_size.start_of(from);
-        let counted = if self.target.disk_type == DiskType::Differencing { 1 } else { disk.layers().len() };
-        let nearest = disk.layers().iter().take(counted).filter_map(|image| {
+        let counted = if self.target.disk_type == DiskType::Differencing { 1 } else { usize::MAX };
+        let nearest = self.disk().layers().take(counted).filter_map(|image| {
             let block_size = image.geometry.block_size;
             let known = image.blocks.next_known(block_size.block_of(start))?;
             Some(block_size.start_of(known).max(start))
@@ -190,42 +251,57 @@ impl Plan {
         Some(self.target.block_size.block_of(nearest.min()?))
     }
 
-    fn decide(&mut self, disk: &Disk, block: u64) -> Result<Decision> {
+    fn decide(&mut self, block: u64) -> Result<Decision> {
         let found = if self.target.disk_type == DiskType::Differencing {
-            self.survey_child(disk, block)?
+            self.survey_child(block)?
         } else {
-            self.survey(disk, block)?
+            self.survey(block)?
         };
         let counts = &mut self.counts;
         let decision = match found {
             Survey { stored: 0, void: false, .. } => return Ok(Decision::Absent),
-            Survey { stored: 0, void: true, .. } => return Ok(Decision::Void),
+            Survey { stored: 0, void: true, .. } => Decision::Void,
             Survey { droppable: true, .. } => Decision::Free,
             Survey { .. } => Decision::Candidate,
         };
-        counts.absent = counts.absent.saturating_sub(1);
-        if decision == Decision::Free {
-            counts.free = counts.free.saturating_add(1);
-            counts.free_bytes = counts.free_bytes.saturating_add(found.stored);
-        } else {
-            let in_use = found.stored.saturating_sub(found.free);
-            counts.candidate = counts.candidate.saturating_add(1);
-            counts.candidate_bytes = counts.candidate_bytes.saturating_add(found.stored);
-            counts.trapped_bytes = counts.trapped_bytes.saturating_add(found.free);
-            let fragmented = in_use.saturating_mul(10) < self.target.block_size.get();
-            counts.fragmented = counts.fragmented.saturating_add(u64::from(fragmented));
+        let add = |sum: &mut u64, more| -> Result<()> {
+            *sum = add(*sum, more, "a sum over all blocks")?;
+            Ok(())
+        };
+        match decision {
+            Decision::Absent | Decision::Void => {}
+            Decision::Free => {
+                add(&mut counts.free, 1)?;
+                add(&mut counts.free_bytes, found.stored)?;
+            }
+            Decision::Candidate => {
+                // What is free is counted among what is stored.
+                let in_use = found.stored.saturating_sub(found.free);
+                let fragmented = in_use < self.target.block_size.get() / 10;
+                add(&mut counts.candidate, 1)?;
+                add(&mut counts.candidate_bytes, found.stored)?;
+                add(&mut counts.trapped_bytes, found.free)?;
+                add(&mut counts.fragmented, u64::from(fragmented))?;
+            }
         }
+        // Each block was counted as absent before.
+        counts.absent = self.target.blocks.saturating_sub(counts.free).saturating_sub(counts.candidate);
         Ok(decision)
     }
 
     /// A block of a disk that is read whole: dynamic, fixed, or a chain to be flattened.
-    fn survey(&self, disk: &Disk, block: u64) -> Result<Survey> {
+    fn survey(&self, block: u64) -> Result<Survey> {
         let mut found = Survey::default();
+        // Most of the largest tables is blocks that are marked as zero: they need no resolving.
+        if self.target.same_blocks && !self.top().blocks.get(block).is_stored() {
+            return Ok(Survey { void: true, ..found });
+        }
         let range = self.range(block);
-        disk.resolve(range.clone(), &mut |segment| {
+        self.disk().resolve(range, &mut |segment| {
             if matches!(segment.origin, Origin::Stored { .. } | Origin::Missing) {
-                found.stored = found.stored.saturating_add(segment.len());
-                found.free = found.free.saturating_add(self.free.total_within(segment.range));
+                found.stored = add(found.stored, segment.len(), "the stored bytes of a block")?;
+                let free = self.free.total_within(segment.range);
+                found.free = add(found.free, free, "the free bytes of a block")?;
             }
             Ok(())
         })?;
@@ -237,26 +313,22 @@ impl Plan {
     /// A block of a child that stays a child: what counts is what the child itself holds, and a zero
     /// marker hides the parent, so the whole block must be free. Without that marker (VHD) the parent's
     /// old bytes might show: then the scan must look at them.
-    fn survey_child(&self, disk: &Disk, block: u64) -> Result<Survey> {
-        let image = disk.top()?;
+    fn survey_child(&self, block: u64) -> Result<Survey> {
+        let image = self.top();
         let range = self.range(block);
         let mut found = Survey::default();
         match image.blocks.get(block) {
             BlockState::NotPresent => {}
             BlockState::Zero | BlockState::Undefined | BlockState::Unmapped => found.void = true,
             BlockState::Present(_) => {
-                found.stored = range.end.saturating_sub(range.start);
+                found.stored = length(&range);
                 found.free = self.free.total_within(range.clone());
             }
             BlockState::PartiallyPresent(_) => {
-                let bitmap = image.sector_bitmap(block)?;
-                let len = range.end.saturating_sub(range.start);
-                for (run, own) in bitmap.iter().flat_map(|bitmap| bitmap.runs(0..len)) {
-                    if own {
-                        let run = range.start.saturating_add(run.start)..range.start.saturating_add(run.end);
-                        found.stored = found.stored.saturating_add(run.end.saturating_sub(run.start));
-                        found.free = found.free.saturating_add(self.free.total_within(run));
-                    }
+                for run in image.own_runs(block)?.into_iter().filter_map(|(run, own)| own.then_some(run)) {
+                    found.stored = add(found.stored, length(&run), "the stored bytes of a block")?;
+                    let free = self.free.total_within(run);
+                    found.free = add(found.free, free, "the free bytes of a block")?;
                 }
             }
         }

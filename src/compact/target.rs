@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::options::Options;
+use super::options::{BlockSizeChoice, Mode, Options};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::{
     BlockSize, ContainerWriter, Disk, DiskType, Format, Image, Metadata, ParentLink, vhd, vhdx,
@@ -27,21 +27,42 @@ pub struct Target {
 }
 
 impl Target {
-    /// What `options` make of `disk`.
+    /// What `options` make of `disk`: one target, or two of different block sizes, the one nearest to the
+    /// source's first, of which the plan takes the one that gives the smaller file.
     ///
     /// # Errors
     /// `wrong-image-type` for a fixed image without leave to make it dynamic; `needs-parent` for
     /// flattening an incomplete chain; `invalid-argument` or `unsupported` for what cannot be made.
-    pub fn resolve(disk: &Disk, options: &Options) -> Result<Self> {
-        let top = disk.top()?;
+    pub fn resolve(disk: &Disk, options: &Options) -> Result<(Self, Option<Self>)> {
+        let top = disk.top();
         let format = options.format.unwrap_or(top.format);
         let disk_type = disk_type(disk, top, options)?;
         check_format(top, format)?;
-        let block_size = match options.block_size {
-            Some(asked) => check_block_size(format, asked)?,
-            None if format == top.format && top.disk_type != DiskType::Fixed => top.geometry.block_size,
-            None => format.description().default_block_size(top.geometry.block_size),
+        let target = |block_size| Self::new(top, format, disk_type, block_size);
+        let nearest = if format == top.format && top.disk_type != DiskType::Fixed {
+            // Also one that no new image would be given: blocks that stay what they are cost no thought.
+            top.geometry.block_size
+        } else {
+            format.description().nearest_block_size(top.geometry.block_size)
         };
+        match options.block_size {
+            BlockSizeChoice::Exactly(asked) => Ok((target(check_block_size(top, format, asked)?)?, None)),
+            BlockSizeChoice::Keep => Ok((target(nearest)?, None)),
+            BlockSizeChoice::Smallest => {
+                let smallest = format.description().smallest_usual_block;
+                let settled =
+                    disk_type == DiskType::Differencing || options.mode == Mode::Zero || nearest <= smallest;
+                // A fixed disk has no blocks that could stay what they are.
+                let first = if top.disk_type == DiskType::Fixed { nearest.min(smallest) } else { nearest };
+                Ok((
+                    target(first)?,
+                    if settled || first == smallest { None } else { Some(target(smallest)?) },
+                ))
+            }
+        }
+    }
+
+    fn new(top: &Image, format: Format, disk_type: DiskType, block_size: BlockSize) -> Result<Self> {
         let recast = format != top.format || block_size != top.geometry.block_size;
         if disk_type == DiskType::Differencing && recast {
             return Err(Error::new(
@@ -178,8 +199,16 @@ fn check_format(top: &Image, format: Format) -> Result<()> {
     Ok(())
 }
 
-fn check_block_size(format: Format, asked: u64) -> Result<BlockSize> {
+fn check_block_size(top: &Image, format: Format, asked: u64) -> Result<BlockSize> {
     let limits = format.description();
+    let stays = format == top.format && asked == top.geometry.block_size.get();
+    if stays && top.disk_type != DiskType::Fixed {
+        return Ok(top.geometry.block_size);
+    }
+    if format == Format::Vhd && top.is_xenserver() && asked != BlockSize::MIB_2.get() {
+        let message = "XenServer and XCP-ng accept only blocks of 2 MiB, and this image is one of theirs";
+        return Err(Error::new(ErrorKind::InvalidArgument, message).expected("2M", asked));
+    }
     limits.block_size(asked).ok_or_else(|| {
         Error::new(ErrorKind::InvalidArgument, "this block size cannot be made")
             .expected(format_args!("{} for a {}", limits.block_sizes_in_words(), limits.title), asked)

@@ -5,39 +5,17 @@ use std::rc::Rc;
 use proptest::prelude::*;
 use uuid::Uuid;
 
+use super::layout::{Layout, Pieces};
+use super::scan::Scan;
+use super::testing::{compare, disk_of, execute, lay_out, plan, prove};
 use super::*;
 use crate::extents::Extents;
 use crate::image::vhdx::testing::TestImage;
-use crate::image::{self, Disk, OutState, Piece, vhd};
+use crate::image::{Disk, OutState, Piece, vhd};
 use crate::io::{ReadAt, read_vec};
 use crate::{ErrorKind, Result};
 
 const GRAIN: usize = 4096;
-
-fn disk_of(file: &[u8]) -> Disk {
-    let file: Rc<dyn ReadAt> = Rc::new(file.to_vec());
-    Disk::new(vec![Rc::new(image::open(file).unwrap())]).unwrap()
-}
-
-/// Executes a layout into memory.
-pub(super) fn execute(layout: &mut Layout, disk: &Disk, plan: &Plan, files: &[&[u8]]) -> Vec<u8> {
-    let mut out = Vec::new();
-    loop {
-        let pieces = layout.next_pieces(disk, plan, 3, 1 << 20).unwrap();
-        if pieces.is_empty() {
-            return out;
-        }
-        for piece in pieces {
-            match piece {
-                Piece::Bytes(bytes) => out.extend(bytes),
-                Piece::Zeros(len) => out.extend(vec![0; len as usize]),
-                Piece::Source { layer, range } => {
-                    out.extend(&files[layer][range.start as usize..range.end as usize]);
-                }
-            }
-        }
-    }
-}
 
 struct Compacted {
     file: Vec<u8>,
@@ -46,19 +24,11 @@ struct Compacted {
 }
 
 fn compact(source: &[u8], free: Extents, options: Options) -> Result<Compacted> {
-    let disk = disk_of(source);
-    let plan = Plan::new(&disk, free, options)?;
-    let mut scan = Scan::new(&plan)?;
-    while !scan.step(&disk, &plan, 1)?.finished {}
-    let mut layout =
-        Layout::new(&disk, &plan, scan, &Fresh { data_write: Uuid::from_u128(9), ..Fresh::default() })?;
-    let (outcome, may_differ) = (layout.outcome(), layout.may_differ(&plan));
-    let file = execute(&mut layout, &disk, &plan, &[source]);
-    assert_eq!(file.len() as u64, outcome.size);
-    let output = disk_of(&file);
-    let mut verification = Verification::new(&disk, &output, may_differ.clone(), !plan.recomposes())?;
-    while !verification.step(&disk, &output, 1)?.finished {}
-    Ok(Compacted { file, outcome, may_differ })
+    let plan = plan(disk_of(source), free, options)?;
+    let layout = lay_out(&plan, 1, &Fresh { data_write: Uuid::from_u128(9), ..Fresh::default() })?;
+    let file = execute(&layout, &[source]);
+    prove(&layout, &file)?;
+    Ok(Compacted { file, outcome: layout.outcome(), may_differ: layout.may_differ() })
 }
 
 /// What fills a grain: nothing, zeros that are stored, or data.
@@ -67,14 +37,21 @@ fn grains(count: usize) -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn options() -> impl Strategy<Value = Options> {
-    (0usize..3, any::<bool>(), prop_oneof![Just(None), Just(Some(512 << 10)), Just(Some(2 << 20))]).prop_map(
-        |(mode, scrub, block_size)| Options {
+    (
+        0usize..3,
+        any::<bool>(),
+        prop_oneof![
+            Just(BlockSizeChoice::Smallest),
+            Just(BlockSizeChoice::Exactly(512 << 10)),
+            Just(BlockSizeChoice::Exactly(2 << 20))
+        ],
+    )
+        .prop_map(|(mode, scrub, block_size)| Options {
             mode: [Mode::Full, Mode::Quick, Mode::Zero][mode],
             scrub,
             block_size,
             ..Options::default()
-        },
-    )
+        })
 }
 
 proptest! {
@@ -144,33 +121,88 @@ fn a_block_goes_when_every_byte_is_free_or_zero_and_stays_for_one_byte() {
     }
 }
 
+/// The layout of a source, and its new image.
+fn made(source: &[u8], free: Extents) -> (Rc<Layout>, Vec<u8>) {
+    let plan = plan(disk_of(source), free, Options::default()).unwrap();
+    let layout = lay_out(&plan, u64::MAX, &Fresh::default()).unwrap();
+    let file = execute(&layout, &[source]);
+    (layout, file)
+}
+
 #[test]
-fn a_verification_names_the_first_byte_that_was_lost() {
+fn a_comparison_names_the_first_byte_that_was_lost() {
     let source = vhd::tests::dynamic(4 << 16, 1 << 16, &[(2, vec![7; 1 << 16])]);
-    let mut damaged = source.clone();
-    let payload = disk_of(&source).top().unwrap().blocks.get(2).payload().unwrap().get() as usize;
-    damaged[payload + 100] = 8;
-    let (a, b) = (disk_of(&source), disk_of(&damaged));
-    let mut verification = Verification::new(&a, &b, Extents::new(), true).unwrap();
-    let error = verification.step(&a, &b, u64::MAX).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::WriteFailed);
+    let (layout, mut file) = made(&source, Extents::new());
+    prove(&layout, &file).unwrap();
+    let payload = disk_of(&file).top().blocks.get(2).payload().unwrap().get() as usize;
+    file[payload + 100] = 8;
+    let error = compare(&layout, &file, Evidence::Bytes).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Differs);
     assert_eq!(error.site().unwrap().offset, 2 * 65_536 + 100);
-    // The same difference in free space is counted, and nothing else.
-    let mut free = Extents::new();
-    free.push(2 * 65_536 + 100..2 * 65_536 + 101);
-    let mut verification = Verification::new(&a, &b, free, true).unwrap();
-    while !verification.step(&a, &b, 1 << 20).unwrap().finished {}
-    assert_eq!(verification.verdict().differing, 1);
-    assert_eq!(verification.verdict().skipped, 1);
+    assert_eq!(error.expectation(), Some(("byte 0x07", "byte 0x08")));
+}
+
+/// What the tables of a new image say is followed to the source, whatever the pieces are taken for.
+#[test]
+fn tables_that_lead_to_the_wrong_place_are_no_proof() {
+    let blocks: Vec<(u64, Vec<u8>)> = (1..4).map(|i| (i, vec![i as u8; 1 << 16])).collect();
+    let source = vhd::tests::dynamic(4 << 16, 1 << 16, &blocks);
+    let (layout, file) = made(&source, Extents::new());
+    let traced = compare(&layout, &file, Evidence::Pieces).unwrap();
+    assert_eq!((traced.traced, traced.compared), (3 << 16, 0));
+    let entry = |block: usize| 1536 + 4 * block..1540 + 4 * block;
+    // Two blocks exchanged; one left out; one that was never there.
+    let damages: [fn(&mut Vec<u8>, &dyn Fn(usize) -> std::ops::Range<usize>); 3] = [
+        |file, entry| {
+            let (a, b) = (file[entry(1)].to_vec(), file[entry(2)].to_vec());
+            file[entry(1)].copy_from_slice(&b);
+            file[entry(2)].copy_from_slice(&a);
+        },
+        |file, entry| file[entry(3)].fill(0xff),
+        |file, entry| {
+            let a = file[entry(1)].to_vec();
+            file[entry(0)].copy_from_slice(&a);
+            file[entry(1)].fill(0xff);
+        },
+    ];
+    for damage in damages {
+        let mut damaged = file.clone();
+        damage(&mut damaged, &entry);
+        for evidence in [Evidence::Bytes, Evidence::Pieces] {
+            let error = compare(&layout, &damaged, evidence).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Differs, "{evidence:?}");
+        }
+    }
+}
+
+#[test]
+fn free_space_that_was_dropped_may_differ_and_is_counted() {
+    let source = vhd::tests::dynamic(4 << 16, 1 << 16, &[(1, vec![7; 1 << 16]), (2, vec![7; 1 << 16])]);
+    let (layout, file) = made(&source, Extents::from_ranges(vec![1 << 16..2 << 16]));
+    for evidence in [Evidence::Bytes, Evidence::Pieces] {
+        let verdict = compare(&layout, &file, evidence).unwrap();
+        assert_eq!((verdict.skipped, verdict.compared + verdict.traced), (1 << 16, 1 << 16));
+    }
+}
+
+/// What a scan saw to be zero need not be read again; what it did not see is read.
+#[test]
+fn zeros_are_proved_by_what_the_scan_read() {
+    let source = vhd::tests::dynamic(4 << 16, 1 << 16, &[(1, vec![0; 1 << 16]), (2, vec![7; 1 << 16])]);
+    let (layout, file) = made(&source, Extents::from_ranges(vec![1 << 16..(1 << 16) + 4096]));
+    let verdict = compare(&layout, &file, Evidence::Pieces).unwrap();
+    assert_eq!(verdict, Verdict { compared: 0, traced: 1 << 16, zero: 61_440, skipped: 4096 });
+    let verdict = compare(&layout, &file, Evidence::Bytes).unwrap();
+    assert_eq!(verdict, Verdict { compared: (1 << 16) + 61_440, traced: 0, zero: 0, skipped: 4096 });
 }
 
 #[test]
 fn a_bitmap_that_is_not_full_is_kept_as_it_is() {
     let mut source = vhd::tests::dynamic(4 << 16, 1 << 16, &[(1, vec![7; 1 << 16])]);
-    let payload = disk_of(&source).top().unwrap().blocks.get(1).payload().unwrap().get() as usize;
+    let payload = disk_of(&source).top().blocks.get(1).payload().unwrap().get() as usize;
     source[payload - 512] = 0x0f;
     let result = compact(&source, Extents::new(), Options::default()).unwrap();
-    let bitmap = disk_of(&result.file).top().unwrap().sector_bitmap(1).unwrap().unwrap();
+    let bitmap = disk_of(&result.file).top().sector_bitmap(1).unwrap().unwrap();
     assert_eq!(bitmap.as_bytes()[0], 0x0f);
 }
 
@@ -178,27 +210,29 @@ fn a_bitmap_that_is_not_full_is_kept_as_it_is() {
 fn a_scan_goes_on_where_it_stopped_and_only_there() {
     let blocks: Vec<(u64, Vec<u8>)> = (0..40).map(|i| (i, vec![u8::from(i % 3 == 0); 1 << 16])).collect();
     let source = vhd::tests::dynamic(40 << 16, 1 << 16, &blocks);
-    let disk = disk_of(&source);
-    let plan = Plan::new(&disk, Extents::new(), Options::default()).unwrap();
-    let print = findings::fingerprint(&disk, &plan, "disk.vhd 1 2").unwrap();
+    let with = |options| plan(disk_of(&source), Extents::new(), options).unwrap();
+    let plan = with(Options::default());
+    let print = findings::fingerprint(&plan, "disk.vhd 1 2").unwrap();
     let mut whole = Scan::new(&plan).unwrap();
-    while !whole.step(&disk, &plan, u64::MAX).unwrap().finished {}
+    while !whole.step(u64::MAX).unwrap().finished {}
     let mut begun = Scan::new(&plan).unwrap();
     for _ in 0..7 {
-        assert!(!begun.step(&disk, &plan, 1).unwrap().finished);
+        assert!(!begun.step(1).unwrap().finished);
     }
     let kept = findings::save(&begun, &print);
     let mut resumed = findings::resume(&plan, &print, &kept).unwrap().unwrap();
     assert_eq!(resumed.settled_up_to(), 7);
-    while !resumed.step(&disk, &plan, u64::MAX).unwrap().finished {}
+    while !resumed.step(u64::MAX).unwrap().finished {}
     assert_eq!(resumed.tally(), whole.tally());
-    assert_eq!(resumed.into_out().words(), whole.into_out().words());
+    let layout = Rc::new(Layout::new(resumed, &Fresh::default()).unwrap());
+    assert_eq!(layout.out().words(), whole.out().words());
+    // What the first scan saw to be zero is read again for the proof.
+    prove(&layout, &execute(&layout, &[&source])).unwrap();
     // Another file, other options, damage: not used.
-    let other = findings::fingerprint(&disk, &plan, "disk.vhd 1 3").unwrap();
+    let other = findings::fingerprint(&plan, "disk.vhd 1 3").unwrap();
     assert!(findings::resume(&plan, &other, &kept).unwrap().is_none());
-    let quick = Options { mode: Mode::Quick, ..Options::default() };
-    let quick = Plan::new(&disk, Extents::new(), quick).unwrap();
-    let other = findings::fingerprint(&disk, &quick, "disk.vhd 1 2").unwrap();
+    let quick = with(Options { mode: Mode::Quick, ..Options::default() });
+    let other = findings::fingerprint(&quick, "disk.vhd 1 2").unwrap();
     assert_ne!(other, print);
     for at in 0..kept.len() {
         let mut damaged = kept.clone();
@@ -228,53 +262,44 @@ fn a_table_that_is_too_short_for_one_of_two_sizes_is_no_hindrance() {
     assert_eq!(old.size(), 9 << 16);
     // The new table serves either size; what the old one could not address was never written.
     assert_eq!(new.size(), 10 << 16);
-    assert_eq!(new.top().unwrap().geometry.virtual_size, old.top().unwrap().geometry.virtual_size);
+    assert_eq!(new.top().geometry.virtual_size, old.top().geometry.virtual_size);
     assert_eq!(read_vec(&new, 0, 9 << 16).unwrap(), read_vec(&old, 0, 9 << 16).unwrap());
 }
 
 #[test]
-fn a_verification_refuses_another_size_and_blocks_past_the_end() {
+fn a_comparison_refuses_another_size_and_blocks_past_the_end() {
     let payload = vec![7; 1 << 16];
-    let source = disk_of(&vhd::tests::dynamic(4 << 16, 1 << 16, &[(2, payload.clone())]));
+    let (layout, _) = made(&vhd::tests::dynamic(4 << 16, 1 << 16, &[(2, payload.clone())]), Extents::new());
     for other in [
         vhd::tests::dynamic(3 << 16, 1 << 16, &[(2, payload.clone())]),
         vhd::tests::dynamic(5 << 16, 1 << 16, &[(2, payload.clone())]),
     ] {
-        let refused = Verification::new(&source, &disk_of(&other), Extents::new(), true);
-        assert_eq!(refused.err().unwrap().kind(), ErrorKind::WriteFailed);
+        let refused = compare(&layout, &other, Evidence::Bytes);
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Differs);
     }
-    let short = disk_of(&vhd::tests::with_a_table_between_two_sizes());
-    let mut more = vhd::tests::with_a_table_between_two_sizes();
-    let layout = compact(&more, Extents::new(), Options::default()).unwrap();
-    more = layout.file;
+    let (layout, mut more) = made(&vhd::tests::with_a_table_between_two_sizes(), Extents::new());
     // The last entry, past what the source addresses, takes the place of block 4.
     let entry = more[1536 + 16..1536 + 20].to_vec();
     more[1536 + 36..1536 + 40].copy_from_slice(&entry);
     more[1536 + 16..1536 + 20].fill(0xff);
-    let refused = Verification::new(&short, &disk_of(&more), Extents::new(), true);
-    assert_eq!(refused.err().unwrap().kind(), ErrorKind::WriteFailed);
-}
-
-fn layout_of(disk: &Disk, plan: &Plan) -> Layout {
-    let mut scan = Scan::new(plan).unwrap();
-    while !scan.step(disk, plan, u64::MAX).unwrap().finished {}
-    Layout::new(disk, plan, scan, &Fresh::default()).unwrap()
+    let refused = compare(&layout, &more, Evidence::Bytes);
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Differs);
 }
 
 #[test]
 fn pieces_come_until_all_have_been_given_however_few_are_asked_for() {
     let source = vhd::tests::dynamic(40 << 16, 1 << 16, &[(2, vec![7; 1 << 16]), (30, vec![8; 1 << 16])]);
-    let disk = disk_of(&source);
-    let plan = Plan::new(&disk, Extents::new(), Options::default()).unwrap();
+    let plan = plan(disk_of(&source), Extents::new(), Options::default()).unwrap();
     for (max_pieces, max_bytes) in [(0, 0), (1, 1), (usize::MAX, 1), (1, u64::MAX), (usize::MAX, u64::MAX)] {
-        let mut layout = layout_of(&disk, &plan);
+        let layout = lay_out(&plan, u64::MAX, &Fresh::default()).unwrap();
+        let mut pieces = Pieces::of(&layout);
         let mut size = 0;
         loop {
-            let pieces = layout.next_pieces(&disk, &plan, max_pieces, max_bytes).unwrap();
-            if pieces.is_empty() {
+            let next = pieces.next(max_pieces, max_bytes).unwrap();
+            if next.is_empty() {
                 break;
             }
-            size += pieces.iter().map(Piece::len).sum::<u64>();
+            size += next.iter().map(Piece::len).sum::<u64>();
         }
         assert_eq!(size, layout.outcome().size, "{max_pieces} pieces, {max_bytes} bytes");
     }
@@ -284,14 +309,14 @@ fn pieces_come_until_all_have_been_given_however_few_are_asked_for() {
 fn a_large_block_is_composed_a_little_at_a_time() {
     let block = 32u64 << 20;
     let source = vhd::tests::dynamic(2 * block, block, &[(1, vec![7; block as usize])]);
-    let disk = disk_of(&source);
     let free = (0..block / 8192).map(|n| block + n * 8192..block + n * 8192 + 4096);
-    let options = Options { scrub: true, ..Options::default() };
-    let plan = Plan::new(&disk, Extents::from_ranges(free.collect()), options).unwrap();
-    let mut layout = layout_of(&disk, &plan);
+    let options = Options { scrub: true, block_size: BlockSizeChoice::Keep, ..Options::default() };
+    let plan = plan(disk_of(&source), Extents::from_ranges(free.collect()), options).unwrap();
+    let layout = lay_out(&plan, u64::MAX, &Fresh::default()).unwrap();
+    let mut all = Pieces::of(&layout);
     let mut size = 0;
     loop {
-        let pieces = layout.next_pieces(&disk, &plan, 64, 1 << 20).unwrap();
+        let pieces = all.next(64, 1 << 20).unwrap();
         if pieces.is_empty() {
             break;
         }
@@ -312,12 +337,10 @@ fn zeros_of_a_child_are_not_left_to_its_parent() {
     for state in [0, 1, 2, 3] {
         let mut parent = TestImage::dynamic();
         parent.bat(0, state);
-        let disk = || {
-            let chain = [&child, &parent].map(|image| Rc::new(image.open().unwrap()));
-            Disk::new(chain.to_vec()).unwrap()
-        };
-        let plan = Plan::new(&disk(), Extents::new(), Options::default()).unwrap();
-        let layout = layout_of(&disk(), &plan);
+        let chain = [&child, &parent].map(|image| Rc::new(image.open().unwrap()));
+        let disk = Disk::of_layers(chain.to_vec()).unwrap();
+        let plan = plan(disk, Extents::new(), Options::default()).unwrap();
+        let layout = lay_out(&plan, u64::MAX, &Fresh::default()).unwrap();
         assert_eq!(layout.out().get(0), OutState::Zero, "over state {state}");
         assert!(!layout.outcome().reads_changed);
     }

@@ -139,6 +139,8 @@ pub enum DeclineReason {
     ShadowCopies,
     /// Structures contradict each other.
     Inconsistent,
+    /// Programs read the image differently where this file system lies.
+    Ambiguous,
     /// A structure could not be read.
     Unreadable,
 }
@@ -158,6 +160,7 @@ impl DeclineReason {
             Self::Encrypted => "encrypted",
             Self::ShadowCopies => "shadow-copies",
             Self::Inconsistent => "inconsistent",
+            Self::Ambiguous => "ambiguous",
             Self::Unreadable => "unreadable",
         }
     }
@@ -190,7 +193,7 @@ impl Stop {
             Kind::Unsupported => DeclineReason::UnknownFeature,
             _ => DeclineReason::Inconsistent,
         };
-        let decline = Decline::new(reason, error.to_string());
+        let decline = Decline::new(reason, error.sentence());
         Decline { site: error.site(), ..decline }
     }
 }

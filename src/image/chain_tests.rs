@@ -52,7 +52,7 @@ fn parents_are_found_by_identifier_in_any_order() {
         let first = |layer: &Image| read_vec(&layer.container, 0, 8).unwrap();
         assert_eq!(chain.layers.len(), 4);
         assert!(chain.layers.iter().all(|layer| layer.format == format && !first(layer).is_empty()));
-        let disk = Disk::new(chain.layers).unwrap();
+        let disk = Disk::of_layers(chain.layers).unwrap();
         assert!(disk.is_complete() && disk.missing_parent().is_none());
     }
 }
@@ -85,7 +85,7 @@ fn what_is_missing_is_told_by_name_and_path() {
         // The one in the middle: the grandparent does not stand in for it.
         refusal(chain(format, 2, &[(3, None)]), ErrorKind::NeedsParent, &[&last_known(format)]);
         let missing = chain(format, 2, &[]).unwrap();
-        let disk = Disk::new(missing.layers).unwrap();
+        let disk = Disk::of_layers(missing.layers).unwrap();
         assert_eq!(disk.missing_parent().unwrap().describe(), last_known(format));
     }
 }
@@ -95,7 +95,7 @@ fn a_chain_may_end_early() {
     for format in FORMATS {
         let chain = chain(format, 2, &[(2, Some(3))]).unwrap();
         assert_eq!(chain.files, [0, 1]);
-        let disk = Disk::new(chain.layers).unwrap();
+        let disk = Disk::of_layers(chain.layers).unwrap();
         assert!(!disk.is_complete());
         assert_eq!(disk.missing_parent().unwrap().ids, [testing::identity(3)]);
     }
@@ -256,7 +256,7 @@ fn a_parent_may_be_fixed() {
     fixed.extend(footer);
     let chain = assemble(image(&bytes(Format::Vhd, 1, Some(2))), vec![candidate("fixed", &fixed)]).unwrap();
     assert_eq!(chain.layers[1].disk_type, DiskType::Fixed);
-    let disk = Disk::new(chain.layers).unwrap();
+    let disk = Disk::of_layers(chain.layers).unwrap();
     assert_eq!(read_vec(&disk, 8 << 10, 512).unwrap(), [7; 512]);
 }
 

@@ -15,7 +15,7 @@ use std::rc::Rc;
 use super::{Bitmaps, BlockState, DiskType, Image, ParentLink};
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{ReadAt, check_range};
-use crate::units::{FileOffset, add, index, len64};
+use crate::units::{FileOffset, add, index, len64, length};
 
 /// Where a stretch of the disk comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl Segment {
     /// How many bytes it covers.
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.range.end.saturating_sub(self.range.start)
+        length(&self.range)
     }
 
     /// Whether it covers none.
@@ -56,71 +56,109 @@ impl Segment {
     }
 }
 
-/// A virtual disk: `layers[0]` over `layers[1]` over …
+/// A virtual disk: an image over its parents.
 pub struct Disk {
-    layers: Vec<Rc<Image>>,
-    /// Whether a metadata read met a sector whose VHD bitmap and payload disagree.
-    ambiguous: Cell<bool>,
-    /// For blocks of a dynamic VHD that were read: whether all their bits are set.
-    bits_all_set: RefCell<HashMap<u64, bool>>,
+    top: Rc<Image>,
+    /// In order: `parents[0]` is layer 1.
+    parents: Vec<Rc<Image>>,
 }
 
 impl Disk {
-    /// The disk of `layers`: an image and, where it is a differencing one, its parents in order.
-    /// The parents may be incomplete: what only they hold is then [`Origin::Missing`].
+    /// The disk of one image that has no parent, or whose parents are not at hand.
+    #[must_use]
+    pub fn single(image: impl Into<Rc<Image>>) -> Self {
+        Self { top: image.into(), parents: Vec::new() }
+    }
+
+    /// The disk of `top` over its `parents`, in order. The parents may be incomplete: what only the
+    /// missing ones hold is then [`Origin::Missing`].
     ///
     /// # Errors
-    /// `invalid-argument` without any image, or with a parent under an image that has none.
-    pub fn new(layers: Vec<impl Into<Rc<Image>>>) -> Result<Self> {
-        let layers: Vec<Rc<Image>> = layers.into_iter().map(Into::into).collect();
-        let with_parent = layers.iter().take(layers.len().saturating_sub(1));
-        if layers.is_empty() || with_parent.clone().any(|image| image.parent.is_none()) {
+    /// `invalid-argument` with a parent under an image that has none.
+    pub fn new(top: impl Into<Rc<Image>>, parents: Vec<Rc<Image>>) -> Result<Self> {
+        let disk = Self { top: top.into(), parents };
+        let children = disk.layers().take(disk.parents.len());
+        if children.into_iter().any(|image| image.parent.is_none()) {
             return Err(Error::new(
                 ErrorKind::InvalidArgument,
                 "a parent was given for an image that has none",
             ));
         }
-        Ok(Self { layers, ambiguous: Cell::new(false), bits_all_set: RefCell::default() })
+        Ok(disk)
     }
 
-    /// The image itself, without its parents.
+    /// The disk of `layers`, the child first.
     ///
     /// # Errors
-    /// None in practice: there is always one.
-    pub fn top(&self) -> Result<&Image> {
-        self.layers.first().map(Rc::as_ref).ok_or_else(|| Error::internal("a disk without images"))
+    /// As [`Disk::new`], and without any image.
+    pub fn of_layers(layers: Vec<Rc<Image>>) -> Result<Self> {
+        let mut layers = layers.into_iter();
+        let top = layers.next().ok_or_else(|| Error::internal("a disk without images"))?;
+        Self::new(top, layers.collect())
+    }
+
+    /// The image itself, without its parents: layer 0.
+    #[must_use]
+    pub fn top(&self) -> &Rc<Image> {
+        &self.top
+    }
+
+    /// The parents that were given, in order: layers 1, 2, …
+    #[must_use]
+    pub fn parents(&self) -> &[Rc<Image>] {
+        &self.parents
     }
 
     /// The images, the child first.
+    pub fn layers(&self) -> impl Iterator<Item = &Rc<Image>> {
+        std::iter::once(&self.top).chain(&self.parents)
+    }
+
+    /// The image of a layer: 0 is the image itself.
+    ///
+    /// # Errors
+    /// `internal` for a layer that is not there.
+    pub fn layer(&self, layer: usize) -> Result<&Rc<Image>> {
+        self.layer_if_given(layer).ok_or_else(|| Error::internal("a layer went missing"))
+    }
+
+    fn layer_if_given(&self, layer: usize) -> Option<&Rc<Image>> {
+        match layer.checked_sub(1) {
+            None => Some(&self.top),
+            Some(parent) => self.parents.get(parent),
+        }
+    }
+
+    /// The last image of the chain, as far as it was given.
     #[must_use]
-    pub fn layers(&self) -> &[Rc<Image>] {
-        &self.layers
+    pub fn bottom(&self) -> &Rc<Image> {
+        self.parents.last().unwrap_or(&self.top)
     }
 
     /// Whether every parent was given.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.layers.last().is_some_and(|image| image.parent.is_none())
+        self.bottom().parent.is_none()
     }
 
     /// The parent that was not given, if one was not.
     #[must_use]
     pub fn missing_parent(&self) -> Option<&ParentLink> {
-        self.layers.last().and_then(|image| image.parent.as_ref())
+        self.bottom().parent.as_ref()
     }
 
-    /// The disk of the parents alone, as far as `range` reads through it, starting at `layer`.
+    /// What `range` reads as seen from `layer` down: 0 is the whole disk, 1 the disk of the parents alone.
     /// Calls `visit` with the stretches of `range` in ascending order; together they cover it.
     ///
     /// # Errors
     /// Read errors of sector bitmaps, and what `visit` gives.
-    pub fn resolve_below(
+    pub fn resolve_from(
         &self,
         layer: usize,
         range: Range<u64>,
         visit: &mut dyn FnMut(Segment) -> Result<()>,
     ) -> Result<()> {
-        let Some(image) = self.layers.get(layer) else {
+        let Some(image) = self.layer_if_given(layer) else {
             let origin = if self.is_complete() { Origin::Zero } else { Origin::Missing };
             return emit(visit, range, origin);
         };
@@ -131,7 +169,6 @@ impl Disk {
         let mut at = inside.start;
         while at < inside.end {
             let block = image.geometry.block_size.block_of(at);
-            let start = image.geometry.block_size.start_of(block);
             let state = image.blocks.get(block);
             // Long stretches that were never written are one segment.
             let stop = match state {
@@ -139,20 +176,20 @@ impl Disk {
                     .blocks
                     .next_known(block)
                     .map_or(u64::MAX, |next| image.geometry.block_size.start_of(next)),
-                _ => start.saturating_add(image.geometry.block_size.get()),
+                _ => image.geometry.block_size.start_of(block.saturating_add(1)),
             };
             let part = at..inside.end.min(stop);
             at = part.end;
             match state {
                 BlockState::Present(payload) => {
-                    let offset = payload.plus(part.start.saturating_sub(start))?;
+                    let offset = payload.plus(image.geometry.block_size.offset_in_block(part.start))?;
                     emit(visit, part, Origin::Stored { layer, offset })?;
                 }
                 BlockState::PartiallyPresent(payload) => {
                     self.resolve_partial(layer, block, payload, part, visit)?;
                 }
                 BlockState::NotPresent if image.disk_type == DiskType::Differencing => {
-                    self.resolve_below(layer.saturating_add(1), part, visit)?;
+                    self.resolve_from(next(layer)?, part, visit)?;
                 }
                 // What UNDEFINED and UNMAPPED read is arbitrary; zero is one of the answers.
                 BlockState::NotPresent | BlockState::Zero | BlockState::Undefined | BlockState::Unmapped => {
@@ -171,18 +208,19 @@ impl Disk {
         part: Range<u64>,
         visit: &mut dyn FnMut(Segment) -> Result<()>,
     ) -> Result<()> {
-        let image = self.layers.get(layer).ok_or_else(|| Error::internal("a layer went missing"))?;
+        let image = self.layer(layer)?;
         let bitmap = image
             .sector_bitmap(block)?
             .ok_or_else(|| Error::internal("a partially present block without sector bitmap"))?;
         let start = image.geometry.block_size.start_of(block);
-        for (run, own) in bitmap.runs(part.start.saturating_sub(start)..part.end.saturating_sub(start)) {
+        let from = image.geometry.block_size.offset_in_block(part.start);
+        for (run, own) in bitmap.runs(from..add(from, length(&part), "a place in a block")?) {
             let range = add(start, run.start, "a disk offset")?..add(start, run.end, "a disk offset")?;
             if own {
                 let offset = payload.plus(run.start)?;
                 emit(visit, range, Origin::Stored { layer, offset })?;
             } else {
-                self.resolve_below(layer.saturating_add(1), range, visit)?;
+                self.resolve_from(next(layer)?, range, visit)?;
             }
         }
         Ok(())
@@ -192,12 +230,12 @@ impl Disk {
     ///
     /// # Errors
     /// Read errors of sector bitmaps.
-    pub fn tells(&self, layer: usize, range: Range<u64>) -> Result<bool> {
+    pub fn is_known_from(&self, layer: usize, range: Range<u64>) -> Result<bool> {
         if self.is_complete() {
             return Ok(true);
         }
         let mut known = true;
-        self.resolve_below(layer, range, &mut |segment| {
+        self.resolve_from(layer, range, &mut |segment| {
             known &= segment.origin != Origin::Missing;
             Ok(())
         })?;
@@ -209,7 +247,7 @@ impl Disk {
     /// # Errors
     /// Read errors of sector bitmaps, and what `visit` gives.
     pub fn resolve(&self, range: Range<u64>, visit: &mut dyn FnMut(Segment) -> Result<()>) -> Result<()> {
-        self.resolve_below(0, range, visit)
+        self.resolve_from(0, range, visit)
     }
 
     /// The stretches of `range`, ascending.
@@ -239,62 +277,100 @@ impl Disk {
                 ErrorKind::NeedsParent,
                 "these bytes are the parent's, and the parent was not given",
             )),
-            Origin::Stored { layer, offset } => {
-                let image = self.layers.get(layer).ok_or_else(|| Error::internal("a layer went missing"))?;
-                image.container.read_exact_at(offset.get(), buf)
-            }
+            Origin::Stored { layer, offset } => self.layer(layer)?.container.read_payload(offset, buf),
         }
     }
 
-    /// Reads disk bytes as [`Disk::resolve_below`] `layer` tells: what a child's parents hold.
-    ///
-    /// # Errors
-    /// `needs-parent` for missing stretches; read errors.
-    pub fn read_below(&self, layer: usize, offset: u64, buf: &mut [u8]) -> Result<()> {
+    /// A reader of this disk that is asked for metadata: it caches, and it notices where programs read
+    /// the disk differently.
+    #[must_use]
+    pub fn reader(&self) -> DiskReader<'_> {
+        self.reader_from(0)
+    }
+
+    /// The same as seen from `layer` down: 1 is the disk that a child's parents hold.
+    #[must_use]
+    pub fn reader_from(&self, layer: usize) -> DiskReader<'_> {
+        DiskReader { disk: self, layer, ambiguous: Cell::new(false), bits_all_set: RefCell::default() }
+    }
+
+    fn read_from(
+        &self,
+        layer: usize,
+        offset: u64,
+        buf: &mut [u8],
+        read: &mut dyn FnMut(&Segment, &mut [u8]) -> Result<()>,
+    ) -> Result<()> {
         let end = add(offset, len64(buf.len()), "a disk offset")?;
         let mut rest = buf;
-        self.resolve_below(layer, offset..end, &mut |segment| {
+        self.resolve_from(layer, offset..end, &mut |segment| {
             let (part, after) = std::mem::take(&mut rest)
                 .split_at_mut_checked(index(segment.len(), "a read")?)
                 .ok_or_else(|| Error::internal("segments longer than their range"))?;
             rest = after;
-            self.read_segment(&segment, part)?;
-            self.note_ambiguity(&segment, part)
-        })
+            read(&segment, part)
+        })?;
+        if rest.is_empty() { Ok(()) } else { Err(Error::internal("segments shorter than their range")) }
+    }
+}
+
+/// Reads payload, past the cache.
+impl ReadAt for Disk {
+    fn size(&self) -> u64 {
+        self.top.geometry.addressable_size
     }
 
-    /// Whether, since the last call, a read met a sector that programs read differently: its bit in
-    /// a dynamic VHD says "never written" and its payload is not zero (the specification reads zero,
-    /// QEMU the payload).
-    pub fn take_ambiguity(&self) -> bool {
-        self.ambiguous.replace(false)
+    fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        check_range(self, offset, len64(buf.len()))?;
+        self.read_from(0, offset, buf, &mut |segment, part| self.read_segment(segment, part))
+    }
+}
+
+/// A disk as file systems are read from it. See [`Disk::reader`].
+pub struct DiskReader<'d> {
+    disk: &'d Disk,
+    layer: usize,
+    ambiguous: Cell<bool>,
+    /// For blocks of a dynamic VHD that were read: whether all their bits are set.
+    bits_all_set: RefCell<HashMap<(usize, u64), bool>>,
+}
+
+/// How many blocks a reader remembers at most.
+const MAX_REMEMBERED: usize = 4096;
+
+impl DiskReader<'_> {
+    /// Whether a read so far met a sector that programs read differently: its bit in a dynamic VHD says
+    /// "never written" and its payload is not zero (the specification reads zero, QEMU the payload).
+    #[must_use]
+    pub fn met_ambiguity(&self) -> bool {
+        self.ambiguous.get()
     }
 
     fn note_ambiguity(&self, segment: &Segment, bytes: &[u8]) -> Result<()> {
         let Origin::Stored { layer, .. } = segment.origin else { return Ok(()) };
-        let Some(image) = self.layers.get(layer) else { return Ok(()) };
+        let image = self.disk.layer(layer)?;
         if image.disk_type != DiskType::Dynamic || !matches!(image.bitmaps, Bitmaps::BeforePayload { .. }) {
             return Ok(());
         }
-        let block = image.geometry.block_size.block_of(segment.range.start);
-        let key = block.saturating_mul(64).saturating_add(len64(layer));
-        let all_set = self.bits_all_set.borrow().get(&key).copied();
-        if all_set == Some(true) {
+        let block_size = image.geometry.block_size;
+        let block = block_size.block_of(segment.range.start);
+        if self.bits_all_set.borrow().get(&(layer, block)) == Some(&true) {
             return Ok(());
         }
         let Some(bitmap) = image.sector_bitmap(block)? else { return Ok(()) };
-        let covered = image.block_range(block);
-        let all_set = bitmap.all_set(covered.end.saturating_sub(covered.start));
+        let all_set = bitmap.all_set(length(&image.block_range(block)));
         let mut known = self.bits_all_set.borrow_mut();
-        if known.len() > 4096 {
+        if known.len() >= MAX_REMEMBERED {
             known.clear();
         }
-        known.insert(key, all_set);
-        let from = segment.range.start.saturating_sub(covered.start);
-        for (run, set) in bitmap.runs(from..from.saturating_add(len64(bytes.len()))) {
-            let window = index(run.start.saturating_sub(from), "a read")?
-                ..index(run.end.saturating_sub(from), "a read")?;
-            if !set && bytes.get(window).unwrap_or_default().iter().any(|&byte| byte != 0) {
+        known.insert((layer, block), all_set);
+        let from = block_size.offset_in_block(segment.range.start);
+        for (run, set) in bitmap.runs(from..add(from, len64(bytes.len()), "a place in a block")?) {
+            // Runs begin at `from` and end within the bytes.
+            let window =
+                index(length(&(from..run.start)), "a read")?..index(length(&(from..run.end)), "a read")?;
+            let bytes = bytes.get(window).ok_or_else(|| Error::internal("a run longer than its read"))?;
+            if !set && bytes.iter().any(|&byte| byte != 0) {
                 self.ambiguous.set(true);
             }
         }
@@ -302,17 +378,29 @@ impl Disk {
     }
 }
 
-fn emit(visit: &mut dyn FnMut(Segment) -> Result<()>, range: Range<u64>, origin: Origin) -> Result<()> {
-    if range.start < range.end { visit(Segment { range, origin }) } else { Ok(()) }
-}
-
-impl ReadAt for Disk {
+impl ReadAt for DiskReader<'_> {
     fn size(&self) -> u64 {
-        self.layers.first().map_or(0, |image| image.geometry.addressable_size)
+        self.disk.size()
     }
 
     fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         check_range(self, offset, len64(buf.len()))?;
-        self.read_below(0, offset, buf)
+        self.disk.read_from(self.layer, offset, buf, &mut |segment, part| {
+            match segment.origin {
+                Origin::Stored { layer, offset } => {
+                    self.disk.layer(layer)?.container.read_exact_at(offset.get(), part)?;
+                }
+                _ => self.disk.read_segment(segment, part)?,
+            }
+            self.note_ambiguity(segment, part)
+        })
     }
+}
+
+fn next(layer: usize) -> Result<usize> {
+    layer.checked_add(1).ok_or_else(|| Error::internal("a chain without end"))
+}
+
+fn emit(visit: &mut dyn FnMut(Segment) -> Result<()>, range: Range<u64>, origin: Origin) -> Result<()> {
+    if range.start < range.end { visit(Segment { range, origin }) } else { Ok(()) }
 }

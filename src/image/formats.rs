@@ -3,12 +3,11 @@
 //! What reads, writes and offers formats (the command, the page, the estimate) takes it from here, so that
 //! a fact about a format is told once. What only a format's own reader and writer need is in its folder.
 
-use std::ops::RangeInclusive;
-
 use super::BlockSize;
 
 /// A container format.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Format {
     /// Virtual Hard Disk, version 1.0 (`.vhd`).
     Vhd,
@@ -29,8 +28,9 @@ pub struct FormatDescription {
     pub extensions: &'static [&'static str],
     /// The block sizes that a new image may have, ascending.
     pub block_sizes: &'static [BlockSize],
-    /// The block sizes that a new image has where nobody asks: the source's, brought into this range.
-    pub default_block_sizes: RangeInclusive<BlockSize>,
+    /// The block size that saves most and that every program takes: what a new image has where nobody asks
+    /// and the source's blocks are larger, or of another format.
+    pub smallest_usual_block: BlockSize,
     /// The largest disk that a dynamic image holds, in bytes.
     pub max_disk_size: u64,
     /// The logical sector sizes that a disk may have.
@@ -51,7 +51,7 @@ pub const FORMATS: [FormatDescription; 2] = [
         extensions: &["vhd", "avhd"],
         // What Windows is tested with; nothing above 2 MiB is read by all programs.
         block_sizes: &[BlockSize::KIB_512, BlockSize::MIB_2],
-        default_block_sizes: BlockSize::MIB_2..=BlockSize::MIB_2,
+        smallest_usual_block: BlockSize::MIB_2,
         // Specification, "Block Allocation Table and Data Blocks": what 32-bit sector numbers address, with
         // room for the bitmaps. Windows and QEMU have the same limit.
         max_disk_size: 2040 << 30,
@@ -76,8 +76,7 @@ pub const FORMATS: [FormatDescription; 2] = [
             BlockSize::MIB_128,
             BlockSize::MIB_256,
         ],
-        // Small blocks let go of more; 1 MiB for a source of smaller ones.
-        default_block_sizes: BlockSize::MIB_1..=BlockSize::MIB_2,
+        smallest_usual_block: BlockSize::MIB_1,
         // MS-VHDX 2.6.2.2.
         max_disk_size: 64 << 40,
         logical_sector_sizes: &[512, 4096],
@@ -117,11 +116,12 @@ impl Format {
 }
 
 impl FormatDescription {
-    /// The block size of a new image where nobody asks for one and the blocks of the source, which are of
-    /// `source` bytes, do not stay what they are.
+    /// The block size of this format that is nearest to `source`: the largest that is not larger, or else
+    /// the smallest that there is.
     #[must_use]
-    pub fn default_block_size(&self, source: BlockSize) -> BlockSize {
-        source.clamp(*self.default_block_sizes.start(), *self.default_block_sizes.end())
+    pub fn nearest_block_size(&self, source: BlockSize) -> BlockSize {
+        let fitting = self.block_sizes.iter().copied().filter(|&size| size <= source);
+        fitting.max().or(self.block_sizes.iter().copied().min()).unwrap_or(self.smallest_usual_block)
     }
 
     /// The block size of `bytes`, if a new image may have it.
@@ -160,7 +160,7 @@ mod tests {
             assert_eq!(Format::from_name(format.name()), Some(format));
             assert!(description.block_sizes.is_sorted());
             for source in [BlockSize::SECTOR, BlockSize::MIB_2, BlockSize::GIB_1] {
-                let chosen = description.default_block_size(source);
+                let chosen = description.nearest_block_size(source);
                 assert_eq!(description.block_size(chosen.get()), Some(chosen));
             }
         }

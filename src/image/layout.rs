@@ -16,10 +16,10 @@ use crate::units::{index, len64};
 /// One piece of a new image. A layout is these, one after another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Piece {
-    /// Bytes `range` of the file of image `layer` (0 is the image itself, 1 its parent, …).
+    /// Bytes `range` of one of the files that were given.
     Source {
-        /// Which file.
-        layer: usize,
+        /// Which file: 0 is the image itself, 1 the first parent as given, …
+        file: usize,
         /// Which of its bytes.
         range: Range<u64>,
     },

@@ -29,14 +29,14 @@ use uuid::Uuid;
 pub use bitmap::{BitOrder, SectorBitmap};
 pub use block_size::BlockSize;
 pub use chain::{Candidate, Chain, assemble};
-pub use disk::{Disk, Origin, Segment};
+pub use disk::{Disk, DiskReader, Origin, Segment};
 pub use formats::{FORMATS, Format, FormatDescription};
 pub use layout::{BitmapSource, BlockPlan, ContainerWriter, OutState, Pairs, Piece};
 pub use table::{BlockState, BlockTable};
 
 use crate::error::{Error, ErrorKind, Result, Warning};
 use crate::io::{Cached, Overlay, ReadAt, read_vec};
-use crate::units::FileOffset;
+use crate::units::{FileOffset, add, length};
 
 /// How an image stores its disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -283,6 +283,12 @@ fn foreign(head: &[u8]) -> String {
 }
 
 impl Image {
+    /// Whether XenServer or XCP-ng made it, which accept less than others.
+    #[must_use]
+    pub fn is_xenserver(&self) -> bool {
+        matches!(&self.metadata, Metadata::Vhd(m) if m.footer.creator_application == vhd::XENSERVER)
+    }
+
     /// How many blocks the disk has.
     #[must_use]
     pub fn block_count(&self) -> u64 {
@@ -293,6 +299,22 @@ impl Image {
     #[must_use]
     pub fn block_range(&self, block: u64) -> std::ops::Range<u64> {
         self.geometry.block_size.span(block, self.geometry.addressable_size)
+    }
+
+    /// The disk bytes of a differencing image's block in stretches that are all its own (`true`) or all the
+    /// parent's, ascending. Of a block that is not partially present all bytes are its own.
+    ///
+    /// # Errors
+    /// As [`Image::sector_bitmap`].
+    pub fn own_runs(&self, block: u64) -> Result<Vec<(std::ops::Range<u64>, bool)>> {
+        let range = self.block_range(block);
+        let BlockState::PartiallyPresent(_) = self.blocks.get(block) else { return Ok(vec![(range, true)]) };
+        let bitmap = self
+            .sector_bitmap(block)?
+            .ok_or_else(|| Error::internal("a partially present block without sector bitmap"))?;
+        let on_disk = |at: u64| add(range.start, at, "a disk offset");
+        let runs = bitmap.runs(0..length(&range)).into_iter();
+        runs.map(|(run, own)| Ok((on_disk(run.start)?..on_disk(run.end)?, own))).collect()
     }
 
     /// The sector bitmap of a block that has one.

@@ -39,6 +39,12 @@ impl BlockState {
         }
     }
 
+    /// Whether the file holds anything of it.
+    #[must_use]
+    pub const fn is_stored(self) -> bool {
+        matches!(self, Self::Present(_) | Self::PartiallyPresent(_))
+    }
+
     const fn pack(self) -> u64 {
         match self {
             Self::NotPresent => 0,

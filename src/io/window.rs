@@ -151,6 +151,11 @@ impl<R: ReadAt> Window<R> {
         }
         Ok(Self { inner, segments })
     }
+
+    /// The reader that the window looks onto.
+    pub fn into_inner(self) -> R {
+        self.inner
+    }
 }
 
 impl<R: ReadAt> ReadAt for Window<R> {

@@ -3,18 +3,15 @@
 use tsify::Ts;
 use wasm_bindgen::prelude::*;
 
-use super::error::{give, take, to_js};
-use super::report::{CompactOptions, ProgressReport, VerificationReport};
+use super::error::{from_ts, into_js, to_js};
+use super::report::{ProgressReport, VerificationReport};
 use super::source::{JsSource, from_number};
-use crate::compact::{Analysis, Verification};
+use crate::compact::{Options, Verification};
 use crate::error::Result;
-use crate::image::Disk;
 
 /// A comparison under way: `step` until finished, then `report`.
 #[wasm_bindgen]
 pub struct Comparison {
-    original: Analysis,
-    compacted: Disk,
     verification: Verification,
     finished: bool,
 }
@@ -30,20 +27,13 @@ impl Comparison {
         original: &JsSource,
         compacted: &JsSource,
         parents: Vec<JsSource>,
-        options: &Ts<CompactOptions>,
+        options: &Ts<Options>,
     ) -> Result<Comparison, JsValue> {
         let open = || -> Result<Self> {
-            let parents = || parents.iter().map(JsSource::input).collect::<Result<Vec<_>>>();
-            let original = Analysis::open(original.input()?, parents()?)?;
-            let opened = crate::image::open(compacted.input()?.file)?;
-            let compacted = if opened.parent.is_some() {
-                Analysis::open(compacted.input()?, parents()?)?.disk
-            } else {
-                Disk::new(vec![std::rc::Rc::new(opened)])?
-            };
-            let may_differ = original.free(&take(options)?.parse()?)?;
-            let verification = Verification::new(&original.disk, &compacted, may_differ, false)?;
-            Ok(Self { original, compacted, verification, finished: false })
+            let parents = parents.iter().map(JsSource::input).collect::<Result<_>>()?;
+            let options = from_ts(options)?;
+            let verification = Verification::open(original.input()?, compacted.input()?, parents, options)?;
+            Ok(Self { verification, finished: false })
         };
         open().map_err(|error| to_js(&error))
     }
@@ -51,12 +41,11 @@ impl Comparison {
     /// Compares until about `budget` bytes are read.
     ///
     /// # Errors
-    /// A `CompactorError` at the first byte that differs and may not.
+    /// A `CompactorError` at the first thing that differs and may not.
     pub fn step(&mut self, budget: f64) -> Result<Ts<ProgressReport>, JsValue> {
-        let budget = from_number(budget).unwrap_or(1);
-        let progress = self.verification.step(&self.original.disk, &self.compacted, budget);
+        let progress = self.verification.step(from_number(budget).unwrap_or(1));
         self.finished = progress.as_ref().is_ok_and(|progress| progress.finished);
-        give(progress.map(ProgressReport::from))
+        into_js(progress.map(ProgressReport::from))
     }
 
     /// What was found; nothing before it is finished.
@@ -64,7 +53,7 @@ impl Comparison {
     /// # Errors
     /// None in practice.
     pub fn report(&self) -> Result<Option<Ts<VerificationReport>>, JsValue> {
-        let report = || give(Ok(VerificationReport::from(self.verification.verdict())));
-        self.finished.then(report).transpose()
+        let verdict = self.verification.verdict().filter(|_| self.finished);
+        verdict.map(|verdict| into_js(Ok(VerificationReport::from(verdict)))).transpose()
     }
 }

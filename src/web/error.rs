@@ -1,4 +1,5 @@
-//! Errors across the boundary: a JavaScript `Error` with `code` and `site`, and back.
+//! Errors across the boundary: a JavaScript `Error` with `code`, `site` and what was expected and found, and
+//! back.
 
 use js_sys::{Object, Reflect};
 use serde::{Serialize, de::DeserializeOwned};
@@ -8,9 +9,10 @@ use wasm_bindgen::{JsCast, JsValue};
 use super::source::number;
 use crate::error::{Error, ErrorKind, Result};
 
-/// The error as JavaScript sees it: `{ message, code, site: { structure, space, offset } | null }`.
+/// The error as JavaScript sees it: `{ message, code, site: { structure, space, offset } | null, expected, found }`,
+/// where the last two are text or null. The message tells neither the place nor these.
 pub fn to_js(error: &Error) -> JsValue {
-    let js = js_sys::Error::new(&error.to_string());
+    let js = js_sys::Error::new(error.summary());
     js.set_name("CompactorError");
     let site = error.site().map_or(JsValue::NULL, |site| {
         let object = Object::new();
@@ -19,19 +21,22 @@ pub fn to_js(error: &Error) -> JsValue {
         set(&object, "offset", &number(site.offset).into());
         object.into()
     });
+    let (expected, found) = error.expectation().unzip();
     set(&js, "code", &error.kind().code().into());
     set(&js, "site", &site);
+    set(&js, "expected", &expected.map_or(JsValue::NULL, JsValue::from));
+    set(&js, "found", &found.map_or(JsValue::NULL, JsValue::from));
     js.into()
 }
 
 /// A result as a wasm-bindgen function returns it.
-pub fn give<T: Tsify + Serialize>(result: Result<T>) -> Result<Ts<T>, JsValue> {
+pub fn into_js<T: Tsify + Serialize>(result: Result<T>) -> Result<Ts<T>, JsValue> {
     let value = result.map_err(|error| to_js(&error))?;
     value.into_ts().map_err(|error| to_js(&Error::internal(error.to_string())))
 }
 
 /// An argument as the core takes it.
-pub fn take<T>(value: &Ts<T>) -> Result<T>
+pub fn from_ts<T>(value: &Ts<T>) -> Result<T>
 where
     T: Tsify + DeserializeOwned,
     T::JsType: Clone,

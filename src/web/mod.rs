@@ -2,8 +2,9 @@
 //!
 //! ```text
 //!   JsSource (File, or an object with read()) ──► OpenImage ── report · estimate · blockMap
+//!                                          checkStep │
 //!                                                    └─ compact(options) ─► Compaction ── step by step
-//!   two JsSources ──► Comparison                                             scan · pieces · verify
+//!   two JsSources ──► Comparison                                             scan · pieces · proof
 //! ```
 //! Everything is synchronous and returns after a bounded amount of work: the JavaScript above steps it
 //! and returns to its event loop in between. Sizes cross as numbers, so they must stay below 2⁵³.

@@ -2,72 +2,17 @@
 //!
 //! The TypeScript declarations are generated from these, so they cannot disagree.
 
-use serde::{Deserialize, Serialize};
+use std::rc::Rc;
+
+use serde::Serialize;
 use tsify::Tsify;
 
 use crate::compact::{
-    self, Analysis, BlockMap, Counts, Layout, Mode, Options, Plan, Progress, Verdict, VolumeFindings,
+    self, Analysis, BlockMap, CellClass, Counts, Options, Outcome, Plan, Progress, Verdict, VolumeFindings,
 };
-use crate::error::{Error, ErrorKind, Result, Warning};
-use crate::fs::{Mapping, Request};
-use crate::image::{DiskType, Format};
-
-/// What a person may ask for.
-#[derive(Debug, Clone, Default, Deserialize, Tsify)]
-#[serde(rename_all = "camelCase", default)]
-pub struct CompactOptions {
-    /// How thorough: "full", "quick" or "zero".
-    #[tsify(type = "\"full\" | \"quick\" | \"zero\"")]
-    pub mode: Option<String>,
-    /// Block size of the new image, in bytes.
-    pub block_size: Option<u64>,
-    /// Format of the new image.
-    #[tsify(type = "\"vhd\" | \"vhdx\"")]
-    pub format: Option<String>,
-    /// Whether a fixed image may become a dynamic one.
-    pub to_dynamic: Option<bool>,
-    /// Whether free sectors of kept blocks are written as zeros.
-    pub scrub: Option<bool>,
-    /// Whether the contents of page files count as free.
-    pub drop_page_files: Option<bool>,
-    /// Whether what only volume shadow copies need counts as free.
-    pub ignore_shadow_copies: Option<bool>,
-    /// Whether a chain becomes one dynamic image.
-    pub flatten: Option<bool>,
-}
-
-impl CompactOptions {
-    /// These options as the core takes them.
-    pub fn parse(&self) -> Result<Options> {
-        let mode = match &self.mode {
-            None => Mode::default(),
-            Some(name) => {
-                Mode::from_name(name).ok_or_else(|| unknown("mode", "full, quick or zero", name))?
-            }
-        };
-        let format = match self.format.as_deref() {
-            None => None,
-            Some(name) => {
-                Some(Format::from_name(name).ok_or_else(|| unknown("format", "vhd or vhdx", name))?)
-            }
-        };
-        Ok(Options {
-            mode,
-            format,
-            block_size: self.block_size,
-            to_dynamic: self.to_dynamic.unwrap_or_default(),
-            scrub: self.scrub.unwrap_or_default(),
-            drop_page_files: self.drop_page_files.unwrap_or_default(),
-            ignore_shadow_copies: self.ignore_shadow_copies.unwrap_or_default(),
-            flatten: self.flatten.unwrap_or_default(),
-        })
-    }
-}
-
-fn unknown(option: &str, expected: &str, found: &str) -> Error {
-    Error::new(ErrorKind::InvalidArgument, format!("there is no such {option}"))
-        .expected(expected, format!("{found:?}"))
-}
+use crate::error::{Result, Site, Warning};
+use crate::fs::{FreeMap, Hearing, Mapping, Request, Testimony};
+use crate::image::Format;
 
 /// Something a person should know.
 #[derive(Debug, Clone, Serialize, Tsify)]
@@ -115,13 +60,51 @@ pub struct ParentReport {
     pub raw: bool,
 }
 
+/// A place in the file, on the disk or in a volume.
+#[derive(Debug, Clone, Serialize, Tsify)]
+pub struct SiteReport {
+    /// The structure in the field's words.
+    pub structure: &'static str,
+    /// "file", "disk" or "volume": what `offset` counts in.
+    #[tsify(type = "\"file\" | \"disk\" | \"volume\"")]
+    pub space: &'static str,
+    /// Byte offset.
+    pub offset: u64,
+}
+
+impl From<Site> for SiteReport {
+    fn from(site: Site) -> Self {
+        Self { structure: site.structure, space: site.space.name(), offset: site.offset }
+    }
+}
+
 /// Why the free space of a volume is not believed.
 #[derive(Debug, Clone, Serialize, Tsify)]
+#[tsify(missing_as_null)]
 pub struct DeclineReport {
     /// A stable code.
     pub reason: &'static str,
     /// A sentence: what is the matter and what to do.
     pub detail: String,
+    /// Where it was seen.
+    pub site: Option<SiteReport>,
+}
+
+/// What the walk over everything that owns space on a volume said.
+#[derive(Debug, Clone, Serialize, Tsify)]
+#[serde(rename_all = "camelCase")]
+#[tsify(missing_as_null)]
+pub struct WitnessReport {
+    /// Whether the walk has ended, and nobody owns what the volume calls free. Until then nothing of the
+    /// volume is dropped.
+    pub agrees: bool,
+    /// Owners that were looked at: file records, inodes, directory entries.
+    pub records: u64,
+    /// Bytes that they own.
+    pub owned_bytes: u64,
+    /// Bytes that the volume calls in use and that nobody owns: what a repair would give back. Null until the
+    /// walk has ended.
+    pub unowned_bytes: Option<u64>,
 }
 
 /// One volume.
@@ -154,18 +137,21 @@ pub struct VolumeReport {
     pub shadow_copy_bytes: u64,
     /// Why its free space is not believed.
     pub declined: Option<DeclineReport>,
+    /// The second witness of its free space; null where it is declined.
+    pub witness: Option<WitnessReport>,
 }
 
 impl From<&VolumeFindings> for VolumeReport {
     fn from(findings: &VolumeFindings) -> Self {
-        let (free_bytes, declined) = match &findings.detected.mapping {
-            Mapping::Mapped(map) => (Some(map.free_bytes), None),
+        let (free_bytes, declined, witness) = match &findings.detected.mapping {
+            Mapping::Mapped(map) => (Some(map.free_bytes), None, witness(map, &findings.detected.hearing)),
             Mapping::Declined(decline) => {
-                let detail = match decline.site {
-                    Some(site) => format!("{} [{site}]", decline.detail),
-                    None => decline.detail.clone(),
+                let declined = DeclineReport {
+                    reason: decline.reason.code(),
+                    detail: decline.detail.clone(),
+                    site: decline.site.map(SiteReport::from),
                 };
-                (None, Some(DeclineReport { reason: decline.reason.code(), detail }))
+                (None, Some(declined), None)
             }
         };
         Self {
@@ -181,8 +167,21 @@ impl From<&VolumeFindings> for VolumeReport {
             page_file_bytes: findings.requestable(Request::PageFiles),
             shadow_copy_bytes: findings.requestable(Request::ShadowCopies),
             declined,
+            witness,
         }
     }
+}
+
+fn witness(map: &FreeMap, hearing: &Hearing) -> Option<WitnessReport> {
+    let (testimony, agrees) = match hearing {
+        Hearing::NotNeeded => return None,
+        Hearing::Pending { so_far, .. } => (*so_far, false),
+        Hearing::Agrees(testimony) => (*testimony, true),
+    };
+    let Testimony { records, owned_bytes } = testimony;
+    // Where files share space, more may be owned than is used.
+    let unowned_bytes = agrees.then(|| map.used_bytes.saturating_sub(owned_bytes));
+    Some(WitnessReport { agrees, records, owned_bytes, unowned_bytes })
 }
 
 /// Blocks as an estimate sees them.
@@ -255,14 +254,16 @@ pub struct EstimateReport {
 
 impl EstimateReport {
     /// The report of `estimate`, which is one of `plan`.
-    pub fn new(analysis: &Analysis, estimate: &compact::Estimate, file_size: u64, plan: &Plan) -> Self {
+    pub fn new(plan: &Plan, estimate: &compact::Estimate) -> Self {
+        let analysis = plan.analysis();
         let Counts { absent, free, candidate, absent_bytes, free_bytes, trapped_bytes, fragmented, .. } =
             estimate.counts;
-        let volumes = analysis.volumes.iter().zip(&estimate.free_by_volume);
+        let volumes = analysis.volumes().iter().zip(&estimate.free_by_volume);
         Self {
             output_size: estimate.output_size,
             exact: estimate.exact,
-            saves: file_size.saturating_sub(estimate.output_size),
+            // It may come out larger.
+            saves: analysis.file_size().saturating_sub(estimate.output_size),
             format: plan.target.format.name(),
             disk_type: plan.target.disk_type.name(),
             block_size: plan.target.block_size.get(),
@@ -314,6 +315,10 @@ pub struct InspectReport {
     pub parent: Option<ParentReport>,
     /// The volumes.
     pub volumes: Vec<VolumeReport>,
+    /// What becomes of differencing children of this image once free space is dropped: a sentence.
+    pub children: &'static str,
+    /// Whether the second witness of every volume has been heard.
+    pub checked: bool,
     /// What a compaction would reach; null where `unavailable` says why there is none.
     pub estimate: Option<EstimateReport>,
     /// Why this image cannot be compacted with these options.
@@ -324,20 +329,17 @@ pub struct InspectReport {
 
 impl InspectReport {
     /// The report of an opened image.
-    pub fn new(analysis: &Analysis, name: &str, file_size: u64, options: &CompactOptions) -> Result<Self> {
-        let top = analysis.top()?;
-        let parsed = options.parse()?;
-        let free = analysis.free(&parsed)?;
-        let planned = Plan::new(&analysis.disk, free, parsed).and_then(|plan| {
-            Ok(EstimateReport::new(analysis, &compact::estimate(analysis, &plan)?, file_size, &plan))
-        });
+    pub fn new(analysis: &Rc<Analysis>, name: &str, options: Options) -> Result<Self> {
+        let top = analysis.top();
+        let planned = Plan::new(analysis, options)
+            .and_then(|plan| Ok(EstimateReport::new(&plan, &compact::estimate(&plan)?)));
         let (estimate, unavailable) = match planned {
             Ok(estimate) => (Some(estimate), None),
             Err(error) => (None, Some(Notice { code: error.kind().code(), message: error.summary().into() })),
         };
         Ok(Self {
             file: name.into(),
-            file_size,
+            file_size: analysis.file_size(),
             format: top.format.name(),
             disk_type: top.disk_type.name(),
             virtual_size: top.geometry.virtual_size,
@@ -355,10 +357,12 @@ impl InspectReport {
                 ids: link.ids.iter().map(ToString::to_string).collect(),
                 paths: link.paths.clone(),
                 time_stamp: link.time_stamp,
-                found: analysis.disk.is_complete(),
+                found: analysis.disk().is_complete(),
                 raw: link.is_raw,
             }),
-            volumes: analysis.volumes.iter().map(VolumeReport::from).collect(),
+            volumes: analysis.volumes().iter().map(VolumeReport::from).collect(),
+            children: top.format.description().children_of_changed,
+            checked: !analysis.is_pending(),
             estimate,
             unavailable,
             warnings: warnings(analysis),
@@ -367,27 +371,37 @@ impl InspectReport {
 }
 
 fn warnings(analysis: &Analysis) -> Vec<Notice> {
-    let images = analysis.disk.layers().iter().flat_map(|image| &image.warnings);
-    let volumes = analysis.volumes.iter().flat_map(|findings| &findings.detected.warnings);
-    images.chain(&analysis.warnings).chain(volumes).map(Notice::from).collect()
+    let images = analysis.disk().layers().flat_map(|image| &image.warnings);
+    let volumes = analysis.volumes().iter().flat_map(|findings| &findings.detected.warnings);
+    images.chain(analysis.warnings()).chain(volumes).map(Notice::from).collect()
 }
 
 /// A picture of the disk.
 #[derive(Debug, Clone, Serialize, Tsify)]
 #[serde(rename_all = "camelCase")]
 pub struct BlockMapReport {
-    /// The class of each cell: 0 absent, 1 in use, 2 free, 3 zero, 4 partly free, 5 unknown, 6 kept,
-    /// 7 dropped.
-    pub cells: Vec<u8>,
+    /// For each cell its bytes by class, one cell after another: absent, in use, free, zero, held (free, and
+    /// stays), unknown, dropped.
+    pub cells: Vec<u64>,
+    /// How many numbers a cell has.
+    pub classes: u32,
     /// Blocks a cell stands for.
     pub blocks_per_cell: u64,
 }
 
-impl From<BlockMap> for BlockMapReport {
-    fn from(map: BlockMap) -> Self {
-        Self { cells: map.cells, blocks_per_cell: map.blocks_per_cell }
+impl From<&BlockMap> for BlockMapReport {
+    fn from(map: &BlockMap) -> Self {
+        Self {
+            cells: map.cells.as_flattened().to_vec(),
+            classes: CLASSES,
+            blocks_per_cell: map.blocks_per_cell,
+        }
     }
 }
+
+/// The number of classes of a picture.
+#[allow(clippy::as_conversions, clippy::cast_possible_truncation)]
+const CLASSES: u32 = CellClass::ALL.len() as u32;
 
 /// How far a step came.
 #[derive(Debug, Clone, Serialize, Tsify)]
@@ -439,8 +453,6 @@ pub struct Dropped {
     pub file_system: &'static str,
     /// Bytes of omitted blocks that are free there.
     pub bytes: u64,
-    /// Why they could go.
-    pub why: &'static str,
 }
 
 /// What the scan decided.
@@ -471,24 +483,15 @@ pub struct CompactOutcome {
 
 impl CompactOutcome {
     /// The outcome of a laid-out compaction.
-    pub fn new(
-        analysis: &Analysis,
-        plan: &Plan,
-        layout: &Layout,
-        file_size: u64,
-        readings_differ: bool,
-    ) -> Result<Self> {
-        let outcome = layout.outcome();
+    pub fn new(plan: &Plan, outcome: &Outcome) -> Result<Self> {
+        let analysis = plan.analysis();
         let tally = outcome.tally;
-        let top = analysis.top()?;
-        let asked = plan.options.scrub
-            || plan.options.flatten && top.disk_type == DiskType::Differencing
-            || plan.target.format != top.format;
+        let top = analysis.top();
         let mut warnings = warnings(analysis);
         if outcome.reads_changed {
             warnings.push(Notice { code: "children-invalid", message: children_warning(plan.target.format) });
         }
-        if readings_differ {
+        if outcome.readings_differ {
             warnings.push(Notice {
                 code: "bitmap-readings-differ",
                 message: "Some sectors hold data although the image's sector bitmaps call them unwritten. Programs read \
@@ -497,20 +500,19 @@ impl CompactOutcome {
             });
         }
         let dropped = analysis
-            .volumes
+            .volumes()
             .iter()
-            .zip(compact::free_by_volume(analysis, plan))
+            .zip(compact::free_by_volume(plan)?)
             .map(|(findings, bytes)| Dropped {
                 volume: findings.volume.index,
                 file_system: findings.detected.name,
                 bytes,
-                why: "free",
             })
             .filter(|dropped| dropped.bytes > 0)
             .collect();
         Ok(Self {
             output_size: outcome.size,
-            nothing_to_gain: outcome.size >= file_size && !asked,
+            nothing_to_gain: outcome.size >= analysis.file_size() && !plan.is_asked_for(),
             virtual_size: top.geometry.virtual_size,
             format: plan.target.format.name(),
             disk_type: plan.target.disk_type.name(),
@@ -544,26 +546,23 @@ fn children_warning(format: Format) -> String {
 #[derive(Debug, Clone, Serialize, Tsify)]
 #[serde(rename_all = "camelCase")]
 pub struct VerificationReport {
-    /// Stored bytes that were compared and are equal.
+    /// Stored bytes that were read from both images and are equal.
     pub compared_bytes: u64,
+    /// Stored bytes that the new image's own tables lead back to the very same bytes of a source file.
+    pub traced_bytes: u64,
+    /// Stored bytes that were left out because they were read and are zero.
+    pub zero_bytes: u64,
     /// Stored bytes in dropped free space, which may differ.
     pub skipped_free_bytes: u64,
-    /// Of those, bytes that do differ.
-    pub differing_free_bytes: u64,
-    /// Over the compared bytes, in disk order.
-    pub digest: String,
-    /// The digest's name.
-    pub algorithm: &'static str,
 }
 
 impl From<&Verdict> for VerificationReport {
     fn from(verdict: &Verdict) -> Self {
         Self {
             compared_bytes: verdict.compared,
+            traced_bytes: verdict.traced,
+            zero_bytes: verdict.zero,
             skipped_free_bytes: verdict.skipped,
-            differing_free_bytes: verdict.differing,
-            digest: verdict.digest.clone(),
-            algorithm: "BLAKE3",
         }
     }
 }

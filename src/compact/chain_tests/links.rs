@@ -189,9 +189,10 @@ fn a_merge_drops_what_is_free_and_shows_nothing() {
 #[test]
 fn a_child_keeps_its_format_and_block_size() {
     let child = empty(Format::Vhd).full(1, 9);
-    for options in
-        [Options { format: Some(Format::Vhdx), ..zero() }, Options { block_size: Some(512 << 10), ..zero() }]
-    {
+    for options in [
+        Options { format: Some(Format::Vhdx), ..zero() },
+        Options { block_size: BlockSizeChoice::Exactly(512 << 10), ..zero() },
+    ] {
         let error = compact(Format::Vhd, &[&child, &empty(Format::Vhd)], 1, none(), options).err().unwrap();
         assert!(
             error.kind() == ErrorKind::InvalidArgument && error.to_string().contains("flatten"),

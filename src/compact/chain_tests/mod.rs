@@ -9,7 +9,8 @@ use std::rc::Rc;
 
 use uuid::Uuid;
 
-use super::tests::execute;
+use super::testing::prove;
+use super::testing::{execute, lay_out, plan};
 use super::*;
 use crate::extents::Extents;
 use crate::image::testing::{self, Held, Layer, identity, image};
@@ -78,37 +79,28 @@ fn open_chain(files: &[Vec<u8>]) -> Result<Disk> {
     let backwards: Vec<usize> = std::iter::once(0).chain((1..files.len()).rev()).collect();
     // Which file is which layer is told right, whatever their order.
     assert!(chain.files.iter().enumerate().all(|(layer, file)| backwards[*file] == layer));
-    Disk::new(chain.layers)
+    Disk::of_layers(chain.layers)
 }
 
 fn compact_files(files: &[Vec<u8>], free: Extents, options: Options) -> Result<Compacted> {
-    let disk = open_chain(files)?;
-    let plan = Plan::new(&disk, free, options)?;
-    let estimated = estimate(&Analysis::of(open_chain(files)?)?, &plan)?;
-    let mut scan = Scan::new(&plan)?;
-    while !scan.step(&disk, &plan, 1)?.finished {}
+    let plan = plan(open_chain(files)?, free, options)?;
+    let estimated = estimate(&plan)?;
     let fresh =
         Fresh { data_write: NEW, file_write: Uuid::from_u128(77), disk: Uuid::from_u128(78), time_stamp: 1 };
-    let mut layout = Layout::new(&disk, &plan, scan, &fresh)?;
-    let (outcome, may_differ) = (layout.outcome(), layout.may_differ(&plan));
+    let layout = lay_out(&plan, 1, &fresh)?;
+    let outcome = layout.outcome();
     let sources: Vec<&[u8]> = files.iter().map(Vec::as_slice).collect();
-    let file = execute(&mut layout, &disk, &plan, &sources);
-    assert_eq!(file.len() as u64, outcome.size);
+    let file = execute(&layout, &sources);
     assert!(outcome.size <= estimated.output_size, "the estimate is a promise");
-    let mut output = vec![Rc::new(image(&file))];
-    if plan.target.disk_type == DiskType::Differencing {
-        output.extend(disk.layers()[1..].iter().cloned());
-    }
-    let output = Disk::new(output)?;
-    let mut verification = Verification::new(&disk, &output, may_differ, !plan.recomposes())?;
-    while !verification.step(&disk, &output, 1)?.finished {}
+    assert!(!estimated.exact || outcome.size == estimated.output_size, "an exact estimate is exact");
+    prove(&layout, &file)?;
     Ok(Compacted { image: image(&file), file, outcome })
 }
 
 /// The disk of an output and the parents that were not changed.
 fn contents(file: &[u8], parents: &[Vec<u8>]) -> Vec<u8> {
     let layers = std::iter::once(file).chain(parents.iter().map(Vec::as_slice));
-    let disk = Disk::new(layers.map(image).collect()).unwrap();
+    let disk = Disk::of_layers(layers.map(|file| Rc::new(image(file))).collect()).unwrap();
     read_vec(&disk, 0, disk.size() as usize).unwrap()
 }
 

@@ -428,7 +428,7 @@ proptest! {
         }
         if let Ok(opened) = open_bytes(image) {
             prop_assume!(opened.geometry.addressable_size <= 64 << 20 && opened.parent.is_none());
-            let disk = crate::image::Disk::new(vec![Rc::new(opened)]).unwrap();
+            let disk = crate::image::Disk::of_layers(vec![Rc::new(opened)]).unwrap();
             crate::io::read_vec(&disk, 0, disk.size() as usize).unwrap();
         }
     }

@@ -309,7 +309,7 @@ impl ContainerWriter for Writer {
 
     fn before_payload(&self, block: u64, bitmaps: &dyn BitmapSource) -> Result<Vec<Piece>> {
         let bitmap = match bitmaps.stored_at(block) {
-            Some(range) => Piece::Source { layer: 0, range },
+            Some(range) => Piece::Source { file: 0, range },
             None => Piece::Bytes(match bitmaps.bitmap(block)? {
                 Some(bitmap) => bitmap.as_bytes().to_vec(),
                 None => full_vhd_bitmap(self.block_size)?,

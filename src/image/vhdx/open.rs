@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn a_chain_reads_through() {
         let chain = [TestImage::differencing(), TestImage::dynamic()].map(|i| Rc::new(i.open().unwrap()));
-        let disk = Disk::new(chain.to_vec()).unwrap();
+        let disk = Disk::of_layers(chain.to_vec()).unwrap();
         let sector = |n: u64| read_vec(&disk, n * 512, 1).unwrap()[0];
         // Both hold 0xa0 in block 0; what differs is where it comes from.
         assert_eq!(
@@ -202,7 +202,7 @@ mod tests {
             }
             if let Ok(opened) = image.open() {
                 // Whatever opens can be read, or says why not; it never lies outside itself.
-                let disk = Disk::new(vec![Rc::new(opened)]).unwrap();
+                let disk = Disk::of_layers(vec![Rc::new(opened)]).unwrap();
                 for start in [0, 1 << 20, disk.size().saturating_sub(4096)] {
                     let len = disk.size().saturating_sub(start).min(2 << 20);
                     let mut buf = vec![0; usize::try_from(len).unwrap()];

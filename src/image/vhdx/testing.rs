@@ -210,7 +210,7 @@ impl TestImage {
 
     /// The disk of this image alone.
     pub fn disk(&self) -> Disk {
-        Disk::new(vec![Rc::new(self.open().unwrap())]).unwrap()
+        Disk::of_layers(vec![Rc::new(self.open().unwrap())]).unwrap()
     }
 
     /// The error of opening, which must be of `kind` and speak of `what`.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use odd_images::{Absent, Creator, Format, Shape};
 use vhd_compactor::ErrorKind;
+use vhd_compactor::compact::BlockSizeChoice::{Exactly, Keep};
 use vhd_compactor::compact::{Mode, Options};
 use vhd_compactor::extents::Extents;
 
@@ -245,7 +246,7 @@ fn a_merged_chain_is_read_by_qemu() {
         let recipe = plain(format, 2 * MIB);
         let chain = chain(dir.path(), &disks, &recipe);
         for (output_format, block_size) in
-            [(None, None), (None, Some(2 << 20)), (Some("vhdx"), Some(1 << 20))]
+            [(None, Keep), (None, Exactly(2 << 20)), (Some("vhdx"), Exactly(1 << 20))]
         {
             let format = output_format.map(|_| vhd_compactor::image::Format::Vhdx);
             let output = dir.path().join("merged");
@@ -270,8 +271,8 @@ fn a_person_is_told_what_is_missing_and_what_is_wrong() {
         let chain = chain(dir.path(), &disks, &recipe);
         let [child, middle, base] = [0, 1, 2].map(|n| chain.files[n].as_path());
         let incomplete = analyse(child, &[middle]).unwrap();
-        assert!(!incomplete.disk.is_complete());
-        let missing = incomplete.disk.missing_parent().unwrap().describe();
+        assert!(!incomplete.disk().is_complete());
+        let missing = incomplete.disk().missing_parent().unwrap().describe();
         assert_eq!(missing, expected_link("c0", format.extension()));
         for (given, kind, part) in [
             (vec![base], ErrorKind::NeedsParent, expected_link("c1", format.extension())),

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use odd_images::{Absent, Creator, Parent, Shape};
-use vhd_compactor::compact::{Mode, Options};
+use vhd_compactor::compact::{BlockSizeChoice, Mode, Options};
 use vhd_compactor::image::Format;
 
 use super::disks::{Container, RawDisk, Table, format_of, lay_out, qemu};
@@ -92,7 +92,7 @@ fn a_vhd_of_any_number_of_sectors_passes() {
         let output = dir.join("out.vhd");
         for container in [Container::Vhd, Container::FixedVhd] {
             let source = container.wrap(&case.disk.path, dir);
-            for block_size in [None, Some(512 << 10)] {
+            for block_size in [BlockSizeChoice::Smallest, BlockSizeChoice::Exactly(512 << 10)] {
                 let options = Options { block_size, to_dynamic: true, ..mode(Mode::Full) };
                 case.judge(&source, &output, options, dir);
             }
@@ -145,7 +145,10 @@ fn a_geometry_that_disagrees_with_the_size_costs_nothing() {
             (footer[58], footer[59]) = (4, 17);
         });
         let by = i128::from(current) - i128::from(size);
-        for options in [mode(Mode::Zero), Options { block_size: Some(512 << 10), ..mode(Mode::Zero) }] {
+        for options in [
+            mode(Mode::Zero),
+            Options { block_size: BlockSizeChoice::Exactly(512 << 10), ..mode(Mode::Zero) },
+        ] {
             compact(&source, &[], &output, options).unwrap_or_else(|e| panic!("{creator:?} {by}: {e}"));
             run("qemu-img", &["compare", "-q", "-f", "vpc", "-F", "vpc", text(&source), text(&output)]);
         }
@@ -168,11 +171,12 @@ fn the_largest_blocks_become_the_smallest() {
     let case = Case::new(lay_out(FileSystem::Ntfs, &volume, Table::Logical, dir), &volume, dir);
     let source = Container::Vhdx(256).wrap(&case.disk.path, dir);
     let output = dir.join("out.vhdx");
-    let options = Options { block_size: Some(MIB), scrub: true, ..mode(Mode::Full) };
+    let options = Options { block_size: BlockSizeChoice::Exactly(MIB), scrub: true, ..mode(Mode::Full) };
     let outcome = case.judge(&source, &output, options, dir);
     assert!(outcome.size <= case.size_to_reach(Container::Vhdx(1), dir));
     let source = Container::Vhdx(1).wrap(&case.disk.path, dir);
-    let options = Options { block_size: Some(256 * MIB), scrub: true, ..mode(Mode::Quick) };
+    let options =
+        Options { block_size: BlockSizeChoice::Exactly(256 * MIB), scrub: true, ..mode(Mode::Quick) };
     case.judge(&source, &output, options, dir);
 }
 

@@ -1,7 +1,7 @@
 //! Every file system, in every place of a disk, in every container, with every option: not each with each, but
 //! each file system meets all options, and two of the four places, of the containers and of the block sizes.
 
-use vhd_compactor::compact::{Mode, Options};
+use vhd_compactor::compact::{BlockSizeChoice, Mode, Options};
 use vhd_compactor::image::Format;
 
 use super::disks::{Container, Table, lay_out};
@@ -36,15 +36,16 @@ fn judge(fs: FileSystem) {
     let outcome = first.judge(&source, &vhd, mode(Mode::Full), dir);
     reach(&first, Container::Vhd, outcome.size);
     first.judge(&source, &vhd, mode(Mode::Zero), dir);
-    let small = Options { scrub: true, block_size: Some(512 << 10), ..mode(Mode::Quick) };
+    let small = Options { scrub: true, block_size: BlockSizeChoice::Exactly(512 << 10), ..mode(Mode::Quick) };
     first.judge(&source, &vhd, small, dir);
-    let recast = Options { format: Some(Format::Vhdx), block_size: Some(MIB), ..mode(Mode::Full) };
+    let recast =
+        Options { format: Some(Format::Vhdx), block_size: BlockSizeChoice::Exactly(MIB), ..mode(Mode::Full) };
     let outcome = first.judge(&source, &vhdx, recast, dir);
     reach(&first, Container::Vhdx(1), outcome.size);
 
     let source = Container::Vhdx(32).wrap(&second.disk.path, dir);
     second.judge(&source, &vhdx, Options { scrub: true, ..mode(Mode::Full) }, dir);
-    let finer = Options { block_size: Some(MIB), ..mode(Mode::Full) };
+    let finer = Options { block_size: BlockSizeChoice::Exactly(MIB), ..mode(Mode::Full) };
     let outcome = second.judge(&source, &vhdx, finer, dir);
     reach(&second, Container::Vhdx(1), outcome.size);
     let source = Container::Vhdx(1).wrap(&second.disk.path, dir);
@@ -57,7 +58,8 @@ fn judge(fs: FileSystem) {
     let fixed = [Container::FixedVhd, Container::FixedVhdx][number % 2];
     let source = fixed.wrap(&first.disk.path, dir);
     let output = dir.join(format!("dynamic.{}", fixed.extension()));
-    let dynamic = Options { to_dynamic: true, block_size: Some(2 * MIB), ..mode(Mode::Full) };
+    let dynamic =
+        Options { to_dynamic: true, block_size: BlockSizeChoice::Exactly(2 * MIB), ..mode(Mode::Full) };
     let outcome = first.judge(&source, &output, dynamic, dir);
     let plain = if fixed == Container::FixedVhd { Container::Vhd } else { Container::Vhdx(2) };
     reach(&first, plain, outcome.size);

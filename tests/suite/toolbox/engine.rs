@@ -5,10 +5,8 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 use std::rc::Rc;
 
-use vhd_compactor::compact::{
-    Analysis, Fresh, Input, Layout, Options, Outcome, Plan, Scan, Verdict, Verification,
-};
-use vhd_compactor::image::{self, Disk, DiskType, Piece};
+use vhd_compactor::compact::{Analysis, Evidence, Fresh, Input, Options, Outcome, Run, Verdict};
+use vhd_compactor::image::Piece;
 use vhd_compactor::io::{NativeFile, ReadAt};
 use vhd_compactor::{Error, Result};
 
@@ -18,41 +16,34 @@ pub fn input(path: &Path) -> Result<Input> {
     Ok(Input { file, name: path.display().to_string(), modified: None })
 }
 
-/// Opens an image with its parents.
+/// Opens an image with its parents, and hears the second witnesses of its volumes.
 pub fn analyse(path: &Path, parents: &[&Path]) -> Result<Analysis> {
-    Analysis::open(input(path)?, parents.iter().map(|p| input(p)).collect::<Result<_>>()?)
+    Analysis::open(input(path)?, parents.iter().map(|p| input(p)).collect::<Result<_>>()?)?.hear()
 }
 
-/// Executes a layout into a file, as a host does: source ranges are bytes of the files as they lie there
-/// (`files`: the image, then its parents as given), whatever a log says of them.
-pub fn write(
-    layout: &mut Layout,
-    analysis: &Analysis,
-    plan: &Plan,
-    files: &[&Path],
-    output: &Path,
-) -> Result<()> {
+/// Executes a laid-out run into a file, as a host does: source ranges are bytes of the files as they lie
+/// there (`files`: the image, then its parents as given), whatever a log says of them.
+pub fn write(run: &mut Run, files: &[&Path], output: &Path) -> Result<()> {
     let sources: Vec<NativeFile> = files.iter().map(NativeFile::open).collect::<Result<_>>()?;
-    let mut file = File::create(output).unwrap();
+    let mut written = File::create(output).unwrap();
     let mut at = 0;
     loop {
-        let pieces = layout.next_pieces(&analysis.disk, plan, 64, 1 << 20)?;
+        let pieces = run.next_pieces(64, 1 << 20)?;
         if pieces.is_empty() {
             break;
         }
         for piece in pieces {
-            file.seek(SeekFrom::Start(at)).unwrap();
+            written.seek(SeekFrom::Start(at)).unwrap();
             match &piece {
                 Piece::Zeros(_) => {}
-                Piece::Bytes(bytes) => file.write_all(bytes).unwrap(),
-                Piece::Source { layer, range } => {
-                    let source = &sources[analysis.files[*layer]];
+                Piece::Bytes(bytes) => written.write_all(bytes).unwrap(),
+                Piece::Source { file, range } => {
                     let mut buf = vec![0; 4 << 20];
                     let mut from = range.start;
                     while from < range.end {
                         let n = (range.end - from).min(buf.len() as u64);
-                        source.read_exact_at(from, &mut buf[..n as usize])?;
-                        file.write_all(&buf[..n as usize]).unwrap();
+                        sources[*file].read_exact_at(from, &mut buf[..n as usize])?;
+                        written.write_all(&buf[..n as usize]).unwrap();
                         from += n;
                     }
                 }
@@ -60,42 +51,41 @@ pub fn write(
             at += piece.len();
         }
     }
-    assert_eq!(at, layout.outcome().size, "the size that was promised is the size that was written");
-    file.set_len(at).unwrap();
+    let promised = run.layout().unwrap().outcome().size;
+    assert_eq!(at, promised, "the size that was promised is the size that was written");
+    written.set_len(at).unwrap();
     Ok(())
 }
 
-/// Compacts `source` into `output` and verifies it.
+/// Compacts `source` into `output` and proves it, on either kind of evidence.
 pub fn compact(
     source: &Path,
     parents: &[&Path],
     output: &Path,
     options: Options,
 ) -> Result<(Outcome, Verdict)> {
-    let analysis = analyse(source, parents)?;
-    let plan = Plan::new(&analysis.disk, analysis.free(&options)?, options)?;
-    let mut scan = Scan::new(&plan)?;
-    while !scan.step(&analysis.disk, &plan, 1 << 20)?.finished {}
+    let analysis = Rc::new(analyse(source, parents)?);
+    let mut run = Run::new(&analysis, options)?;
+    while !run.scan_step(1 << 20)?.finished {}
     let id = |n: u128| uuid::Uuid::from_u128(0x1234_5678_9abc_4def_8000_0000_0000_0000 + n);
     let fresh = Fresh { file_write: id(1), data_write: id(2), disk: id(3), time_stamp: 0 };
-    let mut layout = Layout::new(&analysis.disk, &plan, scan, &fresh)?;
+    let outcome = run.lay_out(&fresh)?;
     let files: Vec<&Path> = std::iter::once(source).chain(parents.iter().copied()).collect();
-    write(&mut layout, &analysis, &plan, &files, output)?;
-    let mut layers = vec![Rc::new(image::open(input(output)?.file)?)];
-    if plan.target.disk_type == DiskType::Differencing {
-        layers.extend(analysis.disk.layers()[1..].iter().cloned());
-    }
-    let disk = Disk::new(layers)?;
-    let may_differ = layout.may_differ(&plan);
-    let mut verification = Verification::new(&analysis.disk, &disk, may_differ, !plan.recomposes())?;
-    while !verification.step(&analysis.disk, &disk, 8 << 20)?.finished {}
-    Ok((layout.outcome(), verification.verdict().clone()))
+    write(&mut run, &files, output)?;
+    run.prove(input(output)?, Evidence::Pieces)?;
+    while !run.proof_step(8 << 20)?.finished {}
+    let traced = *run.verdict().unwrap();
+    run.prove(input(output)?, Evidence::Bytes)?;
+    while !run.proof_step(8 << 20)?.finished {}
+    let read = *run.verdict().unwrap();
+    assert_eq!(read.compared, traced.compared + traced.traced + traced.zero, "a byte was not proved");
+    Ok((outcome, read))
 }
 
 /// The whole virtual disk of an image, for small ones.
 pub fn read_disk(path: &Path, parents: &[&Path]) -> Result<Vec<u8>> {
     let analysis = analyse(path, parents)?;
-    vhd_compactor::io::read_vec(&analysis.disk, 0, analysis.disk.size() as usize)
+    vhd_compactor::io::read_vec(analysis.disk(), 0, analysis.disk().size() as usize)
 }
 
 /// The error that an expression gave.

@@ -20,7 +20,7 @@ fn reads_as_others_do(names: &[&str]) {
     for name in names {
         let Some(path) = unpack(name, dir.path()) else { continue };
         let disk = disk(&[&path]);
-        assert_eq!(codes(&disk.top().unwrap().warnings), [""; 0], "{name}");
+        assert_eq!(codes(&disk.top().warnings), [""; 0], "{name}");
         assert_eq!(digest(&disk), reads_as(name), "{name}");
         fs::remove_file(path).unwrap();
     }
@@ -66,7 +66,7 @@ fn a_differencing_disk_reads_through_its_parent() {
     let (Some(child), Some(parent)) = (child, parent) else { return };
     let chain = disk(&[&child, &parent]);
     assert_eq!(digest(&chain), reads_as("dfvfs-ntfs-differential.vhdx"));
-    let image = chain.top().unwrap();
+    let image = chain.top();
     assert_eq!(image.disk_type, DiskType::Differencing);
     assert!(matches!(&image.bitmaps, Bitmaps::Chunked { blocks: 2048, at } if at.len() == 1));
     let link = image.parent.as_ref().unwrap();
@@ -84,7 +84,7 @@ fn the_log_of_a_windows_disk_is_replayed() {
     let Some(dirty) = unpack("discutils-vhdx-log-replay.vhdx", dir.path()) else { return };
     let before = fs::read(&dirty).unwrap();
     let replayed = disk(&[&dirty]);
-    assert_eq!(codes(&replayed.top().unwrap().warnings), ["log-replayed"]);
+    assert_eq!(codes(&replayed.top().warnings), ["log-replayed"]);
     let found = digest(&replayed);
     assert!(found.starts_with("3ba3b309"), "{found}");
     assert_eq!(fs::read(&dirty).unwrap(), before, "the source is never written");
@@ -95,7 +95,7 @@ fn replayed_as_qemu(dirty: &Path, copy: &Path, expected: &str) {
     fs::copy(dirty, copy).unwrap();
     run("qemu-img", &["check", "-q", "-f", "vhdx", "-r", "all", text(copy)]);
     let clean = disk(&[copy]);
-    assert_eq!(codes(&clean.top().unwrap().warnings), [""; 0]);
+    assert_eq!(codes(&clean.top().warnings), [""; 0]);
     assert_eq!(digest(&clean), expected);
     let raw = copy.with_extension("raw");
     run("qemu-img", &["convert", "-f", "vhdx", "-O", "raw", text(copy), text(&raw)]);
@@ -122,8 +122,8 @@ fn every_shape_that_qemu_makes_is_read() {
         run("qemu-img", &["convert", "-f", "raw", "-O", "vhdx", "-o", options, text(&raw), text(&image)]);
         let disk = disk(&[&image]);
         assert_eq!(digest(&disk), expected, "{options}");
-        assert!(disk.top().unwrap().creator.starts_with("QEMU"), "{options}");
-        assert!(disk.top().unwrap().warnings.is_empty(), "{options}");
+        assert!(disk.top().creator.starts_with("QEMU"), "{options}");
+        assert!(disk.top().warnings.is_empty(), "{options}");
     }
 }
 
@@ -144,7 +144,7 @@ fn shapes_that_no_stock_tool_makes_are_read() {
         shape.write(&raw, &image).unwrap();
         let disk = disk(&[&image]);
         assert_eq!(digest(&disk), expected, "{shape:?}");
-        assert_eq!(codes(&disk.top().unwrap().warnings), [""; 0], "{shape:?}");
+        assert_eq!(codes(&disk.top().warnings), [""; 0], "{shape:?}");
     }
 }
 
@@ -157,7 +157,7 @@ fn an_open_log_is_replayed_as_qemu_replays_it() {
     Shape::of(Format::Vhdx).block_size(2 * MIB).open_log().write(&raw, &image).unwrap();
     let disk = disk(&[&image]);
     assert_eq!(digest(&disk), expected);
-    assert_eq!(codes(&disk.top().unwrap().warnings), ["log-replayed"]);
+    assert_eq!(codes(&disk.top().warnings), ["log-replayed"]);
     if have(&["qemu-img"]) {
         replayed_as_qemu(&image, &dir.path().join("repaired.vhdx"), &expected);
     }

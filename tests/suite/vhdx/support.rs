@@ -39,7 +39,7 @@ pub fn disk(paths: &[&Path]) -> Disk {
     for pair in layers.windows(2) {
         assert!(pair[0].parent.as_ref().unwrap().ids.contains(&pair[1].identity));
     }
-    Disk::new(layers).unwrap()
+    Disk::of_layers(layers).unwrap()
 }
 
 pub fn vhdx_metadata(image: &Image) -> &vhdx::Metadata {
@@ -157,7 +157,7 @@ pub fn own_payload(image: &Image, block: u64) -> Vec<Piece> {
     let size = image.geometry.block_size.get();
     let have = size.min(image.container.size() - at.get());
     let piece = if image.container.is_verbatim(at, have) {
-        Piece::Source { layer: 0, range: at.get()..at.get() + have }
+        Piece::Source { file: 0, range: at.get()..at.get() + have }
     } else {
         Piece::Bytes(read_vec(&image.container, at.get(), have as usize).unwrap())
     };

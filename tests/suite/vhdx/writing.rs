@@ -138,7 +138,7 @@ fn a_raw_disk_becomes_a_new_vhdx() {
         let payload = |block: u64| {
             let start = block * block_size;
             let end = (start + block_size).min(size);
-            vec![Piece::Source { layer: 0, range: start..end }, Piece::Zeros(block_size - (end - start))]
+            vec![Piece::Source { file: 0, range: start..end }, Piece::Zeros(block_size - (end - start))]
         };
         let mut plan = BlockPlan::new(size.div_ceil(block_size)).unwrap();
         for block in 0..plan.len() {

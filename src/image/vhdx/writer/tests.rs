@@ -280,7 +280,7 @@ fn payload_is_read_where_it_was_put() {
     let states = [OutState::Present, OutState::Zero, OutState::Present, OutState::NotPresent];
     let writer = Writer::new(8 << 20, 512, 512, BlockSize::MIB_2, &GUIDS).unwrap();
     let file = assemble(&writer, &plan(&states), &Bits(0, 512));
-    let disk = Disk::new(vec![Rc::new(vhdx::open(Rc::new(file)).unwrap())]).unwrap();
+    let disk = Disk::of_layers(vec![Rc::new(vhdx::open(Rc::new(file)).unwrap())]).unwrap();
     let bytes = read_vec(&disk, 0, 8 << 20).unwrap();
     assert!(bytes[4 << 20..6 << 20].iter().all(|&byte| byte == 2));
     assert!(bytes[..4 << 20].iter().chain(&bytes[6 << 20..]).all(|&byte| byte == 0));
