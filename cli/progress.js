@@ -6,6 +6,7 @@ import { visible } from './text.js';
 
 const verbs = {
   queued: 'Waiting',
+  check: 'Checking owners',
   scan: 'Looking for zeros',
   write: 'Writing',
   finish: 'Finishing',

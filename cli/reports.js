@@ -109,8 +109,8 @@ export function compactLines(/** @type {CompactReport} */ report) {
 
 const dropped = (/** @type {CompactReport} */ report) =>
   report.dropped.map(
-    ({ volume, fileSystem, bytes: count, why }) =>
-      `  - ${bytes(count)} in ${volume ? `volume ${volume} (${fileSystem})` : `the ${fileSystem} volume`}: ${why}`,
+    ({ volume, fileSystem, bytes: count }) =>
+      `  - ${bytes(count)} in ${volume ? `volume ${volume} (${fileSystem})` : `the ${fileSystem} volume`}`,
   );
 
 /** @returns {string[]} */
@@ -124,16 +124,13 @@ function omitted(/** @type {CompactReport} */ { blocks: { omitted: blocks } }) {
   return told.length > 0 ? [`  - blocks: ${told.join(', ')}`] : [];
 }
 
-const compared = (/** @type {VerificationReport} */ { comparedBytes, skippedFreeBytes }) =>
-  `${bothBytes(comparedBytes)} read the same in both` +
-  `${skippedFreeBytes ? `; ${bytes(skippedFreeBytes)} of free space need not` : ''}.`;
+const compared = (/** @type {VerificationReport} */ { comparedBytes, tracedBytes, zeroBytes, skippedFreeBytes }) =>
+  `${bothBytes(comparedBytes + tracedBytes + zeroBytes)} are the same in both` +
+  `${skippedFreeBytes ? `; ${bytes(skippedFreeBytes)} of free space need not be` : ''}.`;
 
 /** @returns {string[]} */
 export function verifyLines(/** @type {VerifyReport} */ { verification }) {
-  return [
-    `The disks are the same: ${compared(verification)}`,
-    ...columns([[verification.algorithm, verification.digest]]),
-  ];
+  return [`The disks are the same: ${compared(verification)}`];
 }
 
 /** A failure as one sentence, with the place in the file where it was seen. */

@@ -147,7 +147,7 @@ const KNOWN = new Map(OPTIONS.flatMap((option) => (option.name ? [[option.name, 
  * meant by it would not be done.
  *
  * @param {import('./types.js').Options} options
- * @returns {import('../pkg/vhd_compactor.js').CompactOptions}
+ * @returns {import('../pkg/vhd_compactor.js').Options}
  */
 export function forEngine(options) {
   const asked = Object.entries(options).filter(([, value]) => value !== undefined && value !== null);

@@ -1,6 +1,5 @@
 /** Types that the main thread and the worker share, and what the DOM library does not know yet. */
 import type {
-  BlockMap,
   CompactReport,
   ErrorCode,
   EstimateReport,
@@ -12,7 +11,13 @@ import type {
   VerifyReport,
 } from '../lib/types.js';
 
-export type { BlockMap, CompactReport, EstimateReport, InspectReport, JobProgress, LogEntry, VerifyReport };
+/** The picture as it is drawn: a class for each cell. */
+export interface BlockMap {
+  cells: Uint8Array;
+  blocksPerCell: number;
+}
+
+export type { CompactReport, EstimateReport, InspectReport, JobProgress, LogEntry, VerifyReport };
 
 /** What a person chose; sources travel separately. */
 export type Choices = Omit<Options, 'parents' | 'findings'>;

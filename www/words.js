@@ -27,6 +27,11 @@ export const ERRORS = {
     meaning: SAFE,
     next: 'Try another place, or another way of saving.',
   },
+  differs: {
+    title: 'The new image did not come out right',
+    meaning: SAFE,
+    next: 'Try again, and save to another drive. If it happens again, please report it.',
+  },
   'out-of-space': {
     title: 'There is not enough room for the new image',
     meaning: SAFE,

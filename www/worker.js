@@ -33,7 +33,7 @@ const calls = {
     return Object.fromEntries(Object.entries(variants).map(([name, choices]) => [name, estimateOf(opened, choices)]));
   },
 
-  blockMap: (cells, choices) => theImage().blockMap(cells, choices),
+  blockMap: (cells, choices) => dominant(theImage().blockMap(cells, choices)),
 
   async compact(destination, choices) {
     const sink =
@@ -128,7 +128,7 @@ async function follow(started) {
     if (mapCells > 0 && (entered || now - mapAt >= MAP_EVERY_MS)) {
       mapAt = now;
       const map = started.blockMap(mapCells);
-      if (map) send({ event: 'map', map });
+      if (map) send({ event: 'map', map: dominant(map) });
     }
     if (started.log.length > logged) {
       send({ event: 'log', entries: started.log.slice(logged) });
@@ -147,18 +147,37 @@ async function follow(started) {
   }
 }
 
+/** The picture's classes by the engine's numbers. */
+const SHOWN_AS = [0, 1, 2, 3, 4, 5, 7];
+
+/**
+ * Shows each cell as the class that most of its stored bytes have.
+ * @param {import('../lib/types.js').BlockMap} map
+ */
+function dominant({ cells, classes, blocksPerCell }) {
+  const shown = Uint8Array.from({ length: cells.length / classes }, (_, cell) => {
+    let most = 0;
+    for (let kind = 1; kind < classes; kind += 1) {
+      const bytes = cells[cell * classes + kind];
+      if (bytes > 0 && (most === 0 || bytes > cells[cell * classes + most])) most = kind;
+    }
+    return SHOWN_AS[most];
+  });
+  return { cells: shown, blocksPerCell };
+}
+
 /** @param {Told} told */
 function send(told) {
   self.postMessage(told);
 }
 
 /**
- * The engine tells a difference as a failed write that has a place on the disk.
+ * A difference is told in other words where a person gave both images.
  * @param {Failure['code']} code
  */
 function differenceAs(code) {
   return (/** @type {unknown} */ error) => {
-    const differs = error instanceof CompactorError && error.code === 'write-failed' && error.site;
+    const differs = error instanceof CompactorError && error.code === 'differs';
     throw differs ? { code, message: error.message, site: error.site } : error;
   };
 }

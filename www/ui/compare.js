@@ -168,7 +168,6 @@ function same({ verification }) {
           `${bytes(verification.comparedBytes)} were compared byte by byte; ${bytes(verification.skippedFreeBytes)} are proved free and may differ.`,
         ),
       ),
-      el('p', { class: 'muted detail' }, `${verification.algorithm}: `, el('code', {}, verification.digest)),
     ),
   );
 }
