@@ -42,7 +42,7 @@ export class OpenImage {
     const parents = options.parents ?? [];
     for (const file of [source, ...parents]) refuseSplitSet(file);
     this.#sources = [source, ...parents];
-    this.#image = attempt(() => engine.OpenImage.open(source, parents), 'read-failed');
+    this.#image = attempt(() => engine.OpenImage.open(source, parents, options.trustParent), 'read-failed');
     this.report = attempt(() => this.#image.report(forEngine(options)));
   }
 

@@ -38,6 +38,17 @@ export const OPTIONS = [
     meaning: 'the parents of a differencing disk, in any order',
   },
   {
+    flag: 'trust-parent',
+    name: 'trustParent',
+    type: 'flag',
+    default: '`false`',
+    commands: everywhere,
+    help: 'believe a parent that lost its file time in a copy',
+    meaning:
+      "believes a VHD's parent that has the right identifier and another time than its child noted: it was copied or " +
+      'downloaded. If anything was written to it since, what both read together is a mixture',
+  },
+  {
     flag: 'drop-page-files',
     name: 'dropPageFiles',
     type: 'flag',

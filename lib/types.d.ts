@@ -27,6 +27,7 @@ export type ErrorCode =
   | 'unsupported'
   | 'wrong-image-type'
   | 'needs-parent'
+  | 'parent-changed'
   | 'limit-exceeded'
   | 'cancelled'
   | 'invalid-argument'
@@ -137,6 +138,8 @@ export interface Options {
   ignoreShadowCopies?: boolean;
   /** Whether a chain becomes one dynamic image. */
   flatten?: boolean;
+  /** Whether a VHD's parent is believed that has the right identifier and lost its file time in a copy. */
+  trustParent?: boolean;
   /** Whether the result is read back and compared; true by default. */
   verify?: boolean;
   /** Where a scan's findings are kept, so that a repeat of the same job starts where it stopped. */

@@ -39,6 +39,9 @@ pub enum ErrorKind {
     WrongImageType,
     /// A differencing disk whose parent was not given, or was the wrong one.
     NeedsParent,
+    /// A parent has the right identifier, and another time than its child noted: it was changed since, or lost
+    /// its time in a copy. A person may say that it is the right one.
+    ParentChanged,
     /// A value above a limit that protects memory or time.
     LimitExceeded,
     /// The person cancelled.
@@ -53,7 +56,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind, in the order of the API reference.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::ReadFailed,
         Self::SourceChanged,
         Self::WriteFailed,
@@ -66,6 +69,7 @@ impl ErrorKind {
         Self::Unsupported,
         Self::WrongImageType,
         Self::NeedsParent,
+        Self::ParentChanged,
         Self::LimitExceeded,
         Self::Cancelled,
         Self::InvalidArgument,
@@ -89,6 +93,7 @@ impl ErrorKind {
             Self::Unsupported => "unsupported",
             Self::WrongImageType => "wrong-image-type",
             Self::NeedsParent => "needs-parent",
+            Self::ParentChanged => "parent-changed",
             Self::LimitExceeded => "limit-exceeded",
             Self::Cancelled => "cancelled",
             Self::InvalidArgument => "invalid-argument",

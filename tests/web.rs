@@ -97,7 +97,7 @@ fn options() -> JsValue {
 #[wasm_bindgen_test]
 fn a_blob_is_compacted_and_verified() {
     let image = blob_of(&sample());
-    let opened = OpenImage::open(&source("disk.vhd", &image), Vec::new()).unwrap();
+    let opened = OpenImage::open(&source("disk.vhd", &image), Vec::new(), None).unwrap();
     let report: JsValue = opened.report(&tsify::Ts::new_unchecked(options())).unwrap().into();
     assert_eq!(get(&report, "format").as_string().unwrap(), "vhd");
     assert_eq!(number(&report, "virtualSize"), (8 * BLOCK) as f64);
@@ -136,13 +136,14 @@ fn a_blob_is_compacted_and_verified() {
     let output = Blob::new_with_blob_sequence(&parts).unwrap();
     assert_eq!(output.size(), number(&outcome, "outputSize"));
 
-    compaction.start_verification(&source("out.vhd", &output)).unwrap();
+    compaction.start_verification(&source("out.vhd", &output), false).unwrap();
     while !get(&compaction.verification_step(1e6).unwrap().into(), "finished").is_truthy() {}
     let verification: JsValue = compaction.verification().unwrap().unwrap().into();
     assert!(number(&verification, "comparedBytes") >= BLOCK as f64);
 
     let (a, b) = (source("disk.vhd", &image), source("out.vhd", &output));
-    let mut comparison = Comparison::open(&a, &b, Vec::new(), &tsify::Ts::new_unchecked(options())).unwrap();
+    let mut comparison =
+        Comparison::open(&a, &b, Vec::new(), &tsify::Ts::new_unchecked(options())).unwrap();
     while !get(&comparison.step(1e6).unwrap().into(), "finished").is_truthy() {}
     assert!(comparison.report().unwrap().is_some());
 }
@@ -152,12 +153,12 @@ fn errors_have_a_code_and_a_site() {
     let mut bytes = sample();
     bytes[1536..1540].copy_from_slice(&0x7fff_ffffu32.to_be_bytes());
     let image = blob_of(&bytes);
-    let error = OpenImage::open(&source("disk.vhd", &image), Vec::new()).err().unwrap();
+    let error = OpenImage::open(&source("disk.vhd", &image), Vec::new(), None).err().unwrap();
     assert_eq!(get(&error, "code").as_string().unwrap(), "corrupt");
     assert_eq!(number(&get(&error, "site"), "offset"), 1536.0);
 
     let text = blob_of(b"this is a text file");
-    let error = OpenImage::open(&source("disk.vhd", &text), Vec::new()).err().unwrap();
+    let error = OpenImage::open(&source("disk.vhd", &text), Vec::new(), None).err().unwrap();
     assert_eq!(get(&error, "code").as_string().unwrap(), "not-recognised");
     assert!(get(&error, "site").is_null());
 }
@@ -165,7 +166,7 @@ fn errors_have_a_code_and_a_site() {
 #[wasm_bindgen_test]
 fn wrong_options_are_refused() {
     let image = blob_of(&sample());
-    let opened = OpenImage::open(&source("disk.vhd", &image), Vec::new()).unwrap();
+    let opened = OpenImage::open(&source("disk.vhd", &image), Vec::new(), None).unwrap();
     for (key, value) in
         [("mode", JsValue::from("deep")), ("format", "vmdk".into()), ("blockSize", "big".into())]
     {

@@ -74,6 +74,12 @@ export const ERRORS = {
       'A differencing disk (a checkpoint or snapshot) holds only what changed since its parent; without it, what is free cannot be told. Your file has only been read.',
     next: 'Drop the parent as well. If there is a chain of them, drop them all together.',
   },
+  'parent-changed': {
+    title: 'This parent has another time than its child noted',
+    meaning:
+      'It has the right identifier. Copying or downloading a file changes its time and nothing else; but if something was written to it since, the two no longer belong together. Your files have only been read.',
+    next: 'Give the original file, as it lay beside its child.',
+  },
   'limit-exceeded': {
     title: 'A value in the image is beyond every sensible limit',
     meaning:

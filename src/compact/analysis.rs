@@ -11,7 +11,7 @@ use super::options::{Mode, Options};
 use crate::error::{Error, Result, Warning};
 use crate::extents::Extents;
 use crate::fs::{self, Context, Decline, DeclineReason, Detected, Mapping, Request, Stop};
-use crate::image::{self, Candidate, Disk, DiskReader, Image};
+use crate::image::{self, Candidate, Disk, DiskReader, Image, ParentTrust};
 use crate::io::{ReadAt, Window};
 use crate::units::{Progress, add};
 use crate::volume::{self, Volume, VolumeTable};
@@ -57,6 +57,14 @@ impl Analysis {
     /// # Errors
     /// What opening gives. File systems never fail: they decline.
     pub fn open(image: Input, parents: Vec<Input>) -> Result<Self> {
+        Self::open_trusting(image, parents, ParentTrust::default())
+    }
+
+    /// As [`Analysis::open`], with what it takes for a parent to be believed.
+    ///
+    /// # Errors
+    /// What opening gives. File systems never fail: they decline.
+    pub fn open_trusting(image: Input, parents: Vec<Input>, trust: ParentTrust) -> Result<Self> {
         let child = image::open(image.file)?;
         let mut candidates = Vec::new();
         for parent in parents {
@@ -66,7 +74,7 @@ impl Analysis {
                 modified: parent.modified,
             });
         }
-        let chain = image::assemble(child, candidates)?;
+        let chain = image::assemble(child, candidates, trust)?;
         let mut analysis = Self::of(Disk::of_layers(chain.layers)?, chain.files);
         analysis.warnings.splice(0..0, chain.warnings);
         Ok(analysis)

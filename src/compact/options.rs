@@ -59,6 +59,9 @@ pub struct Options {
     pub ignore_shadow_copies: bool,
     /// Whether a chain becomes one dynamic image.
     pub flatten: bool,
+    /// Whether a VHD's parent is believed that fits by its identifier and not by its time. It counts when a
+    /// chain is opened.
+    pub trust_parent: bool,
 }
 
 impl Options {

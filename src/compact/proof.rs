@@ -17,7 +17,7 @@ use super::trace::Tracer;
 use crate::error::{Error, ErrorKind, Result, Site};
 use crate::extents::Extents;
 use crate::fs::{DeclineReason, Hearing, Mapping};
-use crate::image::{self, Disk, DiskType};
+use crate::image::{self, Disk, DiskType, ParentTrust};
 use crate::units::{Progress, Space, add};
 
 /// Whether the host vouches for what stands in the file that it wrote.
@@ -136,9 +136,11 @@ impl Verification {
     /// # Errors
     /// What opening gives.
     pub fn open(original: Input, compacted: Input, parents: Vec<Input>, options: Options) -> Result<Self> {
-        let original = Analysis::open(original, parents.clone())?;
+        let trust = ParentTrust::by_word(options.trust_parent);
+        let original = Analysis::open_trusting(original, parents.clone(), trust)?;
         let has_parent = image::open(Rc::clone(&compacted.file))?.parent.is_some();
-        let compacted = Analysis::open(compacted, if has_parent { parents } else { Vec::new() })?;
+        let parents = if has_parent { parents } else { Vec::new() };
+        let compacted = Analysis::open_trusting(compacted, parents, trust)?;
         Ok(Self { stage: VerificationStage::Hear(Box::new(original), Box::new(compacted), options) })
     }
 

@@ -25,6 +25,25 @@ pub struct Candidate {
     pub modified: Option<u32>,
 }
 
+/// What it takes for a VHD's parent to be believed. Its identifier must always fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ParentTrust {
+    /// It must also have the time that its child noted, in its footer or as its file's.
+    #[default]
+    IdentifierAndTime,
+    /// The identifier is enough: a person says that nothing was written to the parent since, although its
+    /// file lost its time in a copy.
+    Identifier,
+}
+
+impl ParentTrust {
+    /// What a person's word means: whether the parents are to be trusted.
+    #[must_use]
+    pub const fn by_word(trusted: bool) -> Self {
+        if trusted { Self::Identifier } else { Self::IdentifierAndTime }
+    }
+}
+
 /// A child and its parents in order.
 pub struct Chain {
     /// The images: the child first. The last one may still have a parent, which was not given.
@@ -39,10 +58,10 @@ pub struct Chain {
 /// the missing parents hold is then unknown, which is no error here.
 ///
 /// # Errors
-/// `needs-parent` where candidates were given and none fits, or one fits and has changed since;
-/// `corrupt` for a cycle; `unsupported` for two formats in one chain; `invalid-argument` for a candidate
+/// `needs-parent` where candidates were given and none fits; `parent-changed` where one fits by its identifier
+/// and not by its time, unless it is to be trusted; `corrupt` for a cycle; `unsupported` for two formats in one chain; `invalid-argument` for a candidate
 /// that is nobody's parent, and for two that are the same.
-pub fn assemble(child: Image, candidates: Vec<Candidate>) -> Result<Chain> {
+pub fn assemble(child: Image, candidates: Vec<Candidate>, trust: ParentTrust) -> Result<Chain> {
     let mut left: Vec<(usize, Candidate)> = (1..).zip(candidates).collect();
     let mut youngest = Rc::new(child);
     let mut who = String::from("this differencing disk");
@@ -80,7 +99,7 @@ pub fn assemble(child: Image, candidates: Vec<Candidate>) -> Result<Chain> {
             let message = format!("{} has sectors of another size than its child", parent.name);
             return Err(Error::new(ErrorKind::Unsupported, message).expected(sector, parents));
         }
-        chain.warnings.extend(check_time_stamp(&youngest, &parent, link.time_stamp)?);
+        chain.warnings.extend(check_time_stamp(&youngest, &parent, link.time_stamp, trust)?);
         youngest = Rc::new(parent.image);
         who = parent.name;
         chain.layers.push(Rc::clone(&youngest));
@@ -112,7 +131,12 @@ fn check_for_circle(layers: &[Rc<Image>], link: &ParentLink) -> Result<()> {
 
 /// A VHD child notes its parent's time: the footer's, or the file's modification time, as its maker
 /// held it. A parent that has neither was changed since, and no longer is what the child was made of.
-fn check_time_stamp(child: &Image, parent: &Candidate, expected: Option<u32>) -> Result<Option<Warning>> {
+fn check_time_stamp(
+    child: &Image,
+    parent: &Candidate,
+    expected: Option<u32>,
+    trust: ParentTrust,
+) -> Result<Option<Warning>> {
     let (Metadata::Vhd(own), Metadata::Vhd(metadata)) = (&child.metadata, &parent.image.metadata) else {
         return Ok(None);
     };
@@ -132,20 +156,53 @@ fn check_time_stamp(child: &Image, parent: &Candidate, expected: Option<u32>) ->
             ),
         )));
     }
+    if trust == ParentTrust::Identifier {
+        return Ok(Some(Warning::new(
+            "parent-trusted",
+            format!(
+                "{} was taken for the parent by its identifier alone, as you asked. If anything was written to it \
+                 after this differencing disk was made, the two no longer belong together: what they read is then a \
+                 mixture, and files in it may be damaged.",
+                parent.name
+            ),
+        )));
+    }
     let error = Error::new(
-        ErrorKind::NeedsParent,
+        ErrorKind::ParentChanged,
         format!(
-            "{} has the right identifier, but was changed after this differencing disk was made from it, or lost its \
-             modification time in a copy: give the file itself, or leave the parents out",
+            "{} has the right identifier and another time than this differencing disk noted for it. It was copied or \
+             downloaded, which changes the time and nothing else; or something was written to it since, and then the \
+             two no longer belong together and what they read is a mixture. Give the original file, or, if you know \
+             that nothing was written to it, say that it is to be trusted",
             parent.name
         ),
     );
-    Err(match parent.modified {
-        Some(modified) => {
-            error.expected(format_args!("time {expected}"), format_args!("{footer} and {modified}"))
-        }
-        None => error.expected(format_args!("time {expected}"), footer),
-    })
+    let found = match parent.modified {
+        Some(modified) if modified != footer => format!("{} and {}", utc(footer), utc(modified)),
+        _ => utc(footer),
+    };
+    Err(error.expected(utc(expected), found))
+}
+
+/// A time in seconds since 2000-01-01 UTC as a person reads it.
+fn utc(seconds: u32) -> String {
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    let (mut year, mut day) = (2000u32, days);
+    let is_leap =
+        |year: u32| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let year_days = |year| if is_leap(year) { 366 } else { 365 };
+    // 32 bits of seconds end in 2136.
+    while let Some(rest) = day.checked_sub(year_days(year)) {
+        (year, day) = (year.wrapping_add(1), rest);
+    }
+    let february = if is_leap(year) { 29 } else { 28 };
+    let mut month = 1u32;
+    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30] {
+        let Some(rest) = day.checked_sub(length) else { break };
+        (month, day) = (month.wrapping_add(1), rest);
+    }
+    let (hour, minute) = (second / 3600, second % 3600 / 60);
+    format!("{year}-{month:02}-{:02} {hour:02}:{minute:02}:{:02} UTC", day.wrapping_add(1), second % 60)
 }
 
 fn raw_parent(who: &str, link: &ParentLink) -> Error {

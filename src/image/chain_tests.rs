@@ -24,11 +24,15 @@ fn candidate(name: &str, bytes: &[u8]) -> Candidate {
     Candidate { image: image(bytes), name: name.into(), modified: None }
 }
 
+fn believed(child: Image, candidates: Vec<Candidate>) -> Result<Chain> {
+    assemble(child, candidates, ParentTrust::default())
+}
+
 /// The child is image 1; candidates are (id, parent).
 fn chain(format: Format, parent: u8, candidates: &[(u8, Option<u8>)]) -> Result<Chain> {
     let given =
         candidates.iter().map(|(id, parent)| candidate(&format!("file{id}"), &bytes(format, *id, *parent)));
-    assemble(image(&bytes(format, 1, Some(parent))), given.collect())
+    believed(image(&bytes(format, 1, Some(parent))), given.collect())
 }
 
 #[track_caller]
@@ -64,7 +68,7 @@ fn a_name_is_not_an_identifier() {
         let stranger = candidate(&name, &bytes(format, 9, None));
         let child = image(&bytes(format, 1, Some(2)));
         refusal(
-            assemble(child, vec![stranger]),
+            believed(child, vec![stranger]),
             ErrorKind::NeedsParent,
             &[
                 "the parent of this differencing disk",
@@ -134,7 +138,7 @@ fn files_that_are_nobodys_parent_are_refused_by_name() {
             ErrorKind::InvalidArgument,
             &["file8 is no parent of this image"],
         );
-        let alone = assemble(image(&bytes(format, 1, None)), vec![candidate("x", &bytes(format, 2, None))]);
+        let alone = believed(image(&bytes(format, 1, None)), vec![candidate("x", &bytes(format, 2, None))]);
         refusal(alone, ErrorKind::InvalidArgument, &["x is no parent"]);
     }
 }
@@ -159,7 +163,7 @@ fn the_formats_do_not_mix() {
             let kind = if id == 2 { ErrorKind::Unsupported } else { ErrorKind::NeedsParent };
             let title = format!("is a {}", other.title());
             refusal(
-                assemble(child, vec![candidate("other", &bytes(other, id, None))]),
+                believed(child, vec![candidate("other", &bytes(other, id, None))]),
                 kind,
                 &["other", &title],
             );
@@ -181,13 +185,17 @@ fn a_nil_identifier_never_matches() {
     let mut child = nil(1, Some(2));
     child[512 + 40..512 + 56].fill(0);
     testing::seal(&mut child[512..1536], 36);
-    assert!(assemble(image(&child), vec![]).is_ok());
+    assert!(believed(image(&child), vec![]).is_ok());
     let parents = vec![candidate("parent2.vhd", &nil(2, None))];
-    refusal(assemble(image(&child), parents), ErrorKind::NeedsParent, &["not among"]);
+    refusal(believed(image(&child), parents), ErrorKind::NeedsParent, &["not among"]);
 }
 
 /// A VHD chain whose child notes `expected` as its parent's time.
 fn timed(expected: u32, creator: [u8; 4], modified: Option<u32>) -> Result<Chain> {
+    timed_by(expected, creator, modified, ParentTrust::default())
+}
+
+fn timed_by(expected: u32, creator: [u8; 4], modified: Option<u32>, trust: ParentTrust) -> Result<Chain> {
     let mut child = bytes(Format::Vhd, 1, Some(2));
     let end = child.len() - 512;
     for at in [0, end] {
@@ -197,16 +205,20 @@ fn timed(expected: u32, creator: [u8; 4], modified: Option<u32>) -> Result<Chain
     child[512 + 56..512 + 60].copy_from_slice(&expected.to_be_bytes());
     testing::seal(&mut child[512..1536], 36);
     let parent = Candidate { modified, ..candidate("parent2.vhd", &bytes(Format::Vhd, 2, None)) };
-    assemble(image(&child), vec![parent])
+    assemble(image(&child), vec![parent], trust)
 }
 
 #[test]
 fn a_vhd_parent_that_was_changed_is_refused() {
     let win = *b"win ";
-    let stale = ["parent2.vhd has the right identifier, but was changed", "expected time 5"];
-    refusal(timed(5, win, None), ErrorKind::NeedsParent, &stale);
-    refusal(timed(5, win, Some(8)), ErrorKind::NeedsParent, &[stale[0], stale[1], "and 8"]);
-    refusal(timed(5, win, Some(2)), ErrorKind::NeedsParent, &stale);
+    let stale = ["parent2.vhd has the right identifier and another time", "expected 2000-01-01 00:00:05 UTC"];
+    refusal(timed(5, win, None), ErrorKind::ParentChanged, &stale);
+    refusal(
+        timed(5, win, Some(8)),
+        ErrorKind::ParentChanged,
+        &[stale[0], stale[1], "and 2000-01-01 00:00:08 UTC"],
+    );
+    refusal(timed(5, win, Some(2)), ErrorKind::ParentChanged, &stale);
     // The footer's own time, the file's as coarse as file systems keep it, and no time at all.
     for (expected, modified) in [
         (time(2), None),
@@ -218,6 +230,56 @@ fn a_vhd_parent_that_was_changed_is_refused() {
         (0, Some(9)),
     ] {
         assert!(timed(expected, win, modified).unwrap().warnings.is_empty());
+    }
+}
+
+#[test]
+fn a_parent_may_be_trusted_by_its_identifier_alone() {
+    let trust = ParentTrust::Identifier;
+    let chain = timed_by(5, *b"win ", Some(99), trust).unwrap();
+    assert_eq!((chain.layers.len(), chain.warnings.len()), (2, 1));
+    let warning = &chain.warnings[0];
+    assert_eq!(warning.code, "parent-trusted");
+    assert!(warning.message.contains("parent2.vhd") && warning.message.contains("damaged"), "{warning:?}");
+    // Nothing is said where there is no need to trust.
+    assert!(timed_by(time(2), *b"win ", None, trust).unwrap().warnings.is_empty());
+    // Another identifier is never trusted.
+    for format in FORMATS {
+        let given = vec![candidate("parent2.vhd", &bytes(format, 9, None))];
+        let chain = assemble(image(&bytes(format, 1, Some(2))), given, trust);
+        refusal(chain, ErrorKind::NeedsParent, &["is not among the files given"]);
+    }
+}
+
+#[test]
+fn times_are_told_as_dates() {
+    for (seconds, expected) in [
+        (0, "2000-01-01 00:00:00 UTC"),
+        (59 * 86_400 + 86_399, "2000-02-29 23:59:59 UTC"),
+        (366 * 86_400, "2001-01-01 00:00:00 UTC"),
+        (820_454_400 + 61, "2025-12-31 00:01:01 UTC"),
+        (u32::MAX, "2136-02-07 06:28:15 UTC"),
+    ] {
+        assert_eq!(utc(seconds), expected);
+    }
+}
+
+#[test]
+fn a_raw_parent_can_be_told_and_not_given() {
+    let mut child = bytes(Format::Vhd, 1, Some(2));
+    let end = child.len() - 512;
+    for at in [0, end] {
+        child[at + 28..at + 32].copy_from_slice(b"tap\0");
+        testing::seal(&mut child[at..at + 512], 64);
+    }
+    child[512 + 40..512 + 56].fill(0);
+    testing::seal(&mut child[512..1536], 36);
+    assert!(image(&child).parent.unwrap().is_raw);
+    let alone = believed(image(&child), vec![]).unwrap();
+    assert_eq!(alone.layers.len(), 1);
+    for id in [2, 3] {
+        let given = vec![candidate("parent2.vhd", &bytes(Format::Vhd, id, None))];
+        refusal(believed(image(&child), given), ErrorKind::Unsupported, &["raw disk", "parent2.vhd"]);
     }
 }
 
@@ -236,14 +298,14 @@ fn either_linkage_of_a_vhdx_will_do_and_a_new_data_write_guid_is_another_disk() 
     child.set_locator(&[("parent_linkage", one.as_str()), ("parent_linkage2", two.as_str())]);
     for id in [2, 4] {
         let parent = candidate("parent", &bytes(Format::Vhdx, id, None));
-        assert_eq!(assemble(child.open().unwrap(), vec![parent]).unwrap().files, [0, 1]);
+        assert_eq!(believed(child.open().unwrap(), vec![parent]).unwrap().files, [0, 1]);
     }
     let both = [2, 4].map(|id| candidate(&format!("p{id}"), &bytes(Format::Vhdx, id, None)));
-    let both = assemble(child.open().unwrap(), both.into());
+    let both = believed(child.open().unwrap(), both.into());
     refusal(both, ErrorKind::InvalidArgument, &["p2", "p4", "give only the one"]);
     // Whatever is written to a parent gives it a new GUID, and the old linkage no longer fits.
     let written = candidate("parent2.vhdx", &bytes(Format::Vhdx, 3, None));
-    refusal(assemble(child.open().unwrap(), vec![written]), ErrorKind::NeedsParent, &["parent2.vhdx"]);
+    refusal(believed(child.open().unwrap(), vec![written]), ErrorKind::NeedsParent, &["parent2.vhdx"]);
 }
 
 #[test]
@@ -254,7 +316,7 @@ fn a_parent_may_be_fixed() {
     footer[60..64].copy_from_slice(&2u32.to_be_bytes());
     testing::seal(&mut footer, 64);
     fixed.extend(footer);
-    let chain = assemble(image(&bytes(Format::Vhd, 1, Some(2))), vec![candidate("fixed", &fixed)]).unwrap();
+    let chain = believed(image(&bytes(Format::Vhd, 1, Some(2))), vec![candidate("fixed", &fixed)]).unwrap();
     assert_eq!(chain.layers[1].disk_type, DiskType::Fixed);
     let disk = Disk::of_layers(chain.layers).unwrap();
     assert_eq!(read_vec(&disk, 8 << 10, 512).unwrap(), [7; 512]);
@@ -313,7 +375,7 @@ proptest! {
 fn a_parent_with_sectors_of_another_size_is_refused() {
     let parent = testing::file(Format::Vhdx, &Layer::new(4 << 20, 1 << 20, 4096), 2, None);
     let given = vec![candidate("parent.vhdx", &parent)];
-    let error = assemble(image(&bytes(Format::Vhdx, 1, Some(2))), given).err().unwrap();
+    let error = believed(image(&bytes(Format::Vhdx, 1, Some(2))), given).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     assert!(error.to_string().contains("parent.vhdx"), "{error}");
 }

@@ -28,7 +28,7 @@ use uuid::Uuid;
 
 pub use bitmap::{BitOrder, SectorBitmap};
 pub use block_size::BlockSize;
-pub use chain::{Candidate, Chain, assemble};
+pub use chain::{Candidate, Chain, ParentTrust, assemble};
 pub use disk::{Disk, DiskReader, Origin, Segment};
 pub use formats::{FORMATS, Format, FormatDescription};
 pub use layout::{BitmapSource, BlockPlan, ContainerWriter, OutState, Pairs, Piece};

@@ -11,6 +11,7 @@ use super::report::{BlockMapReport, EstimateReport, InspectReport, ProgressRepor
 use super::source::{JsSource, from_number};
 use crate::compact::{Analysis, Options, Plan, Progress, Run, block_map, estimate};
 use crate::error::{Error, Result};
+use crate::image::ParentTrust;
 
 /// An image that was opened and analysed. Only its metadata was read.
 #[wasm_bindgen]
@@ -22,17 +23,23 @@ pub struct OpenImage {
 #[wasm_bindgen]
 impl OpenImage {
     /// Opens `image` with those of `parents` that are its parents, in any order. What its file systems call
-    /// free is good for an estimate at once; `checkStep` must confirm it before a compaction.
+    /// free is good for an estimate at once; `checkStep` must confirm it before a compaction. With `trust_parent`
+    /// a VHD's parent is believed by its identifier alone (after `parent-changed`, on a person's word).
     ///
     /// # Errors
     /// A `CompactorError`.
     #[wasm_bindgen(js_name = open)]
-    pub fn open(image: &JsSource, parents: Vec<JsSource>) -> Result<OpenImage, JsValue> {
+    pub fn open(
+        image: &JsSource,
+        parents: Vec<JsSource>,
+        trust_parent: Option<bool>,
+    ) -> Result<OpenImage, JsValue> {
         let open = || -> Result<Self> {
+            let trust = ParentTrust::by_word(trust_parent == Some(true));
             let input = image.input()?;
             let name = input.name.clone();
             let inputs = parents.iter().map(JsSource::input).collect::<Result<_>>()?;
-            Ok(Self { analysis: Rc::new(Analysis::open(input, inputs)?), name })
+            Ok(Self { analysis: Rc::new(Analysis::open_trusting(input, inputs, trust)?), name })
         };
         open().map_err(|error| to_js(&error))
     }

@@ -38,7 +38,7 @@ fn a_child_stays_the_child_of_its_parent() {
             name: "parent".into(),
             modified: None,
         }];
-        assert_eq!(assemble(result.image, parents).unwrap().layers.len(), 2);
+        assert_eq!(assemble(result.image, parents, ParentTrust::default()).unwrap().layers.len(), 2);
     }
 }
 

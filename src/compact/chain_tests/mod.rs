@@ -14,7 +14,9 @@ use super::testing::{execute, lay_out, plan};
 use super::*;
 use crate::extents::Extents;
 use crate::image::testing::{self, Held, Layer, identity, image};
-use crate::image::{self, BlockState, Candidate, Disk, DiskType, Format, Image, Metadata, assemble};
+use crate::image::{
+    self, BlockState, Candidate, Disk, DiskType, Format, Image, Metadata, ParentTrust, assemble,
+};
 use crate::io::{ReadAt, read_vec};
 use crate::{ErrorKind, Result};
 
@@ -75,7 +77,7 @@ fn open_chain(files: &[Vec<u8>]) -> Result<Disk> {
         name: format!("parent{i}"),
         modified: None,
     });
-    let chain = assemble(image(&files[0]), parents.collect())?;
+    let chain = assemble(image(&files[0]), parents.collect(), ParentTrust::default())?;
     let backwards: Vec<usize> = std::iter::once(0).chain((1..files.len()).rev()).collect();
     // Which file is which layer is told right, whatever their order.
     assert!(chain.files.iter().enumerate().all(|(layer, file)| backwards[*file] == layer));
