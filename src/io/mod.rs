@@ -19,7 +19,7 @@ mod window;
 pub use cache::Cached;
 #[cfg(not(target_family = "wasm"))]
 pub use file::NativeFile;
-pub use overlay::Overlay;
+pub use overlay::{Overlay, Patches};
 pub use window::{Segments, Window};
 
 use std::rc::Rc;

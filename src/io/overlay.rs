@@ -63,11 +63,29 @@ pub struct Overlay<R> {
     patches: BTreeMap<u64, Patch>,
 }
 
+/// What an overlay replaces, taken off its base: to be put on another reader of the same bytes.
+#[derive(Debug, Default)]
+pub struct Patches {
+    by_start: BTreeMap<u64, Patch>,
+}
+
 impl<R: ReadAt> Overlay<R> {
     /// An overlay without patches.
     pub fn new(base: R) -> Self {
         let size = base.size();
         Self { base, size, patches: BTreeMap::new() }
+    }
+
+    /// An overlay with patches that were made over a reader of the same bytes. One that was extended past its
+    /// base's end must be extended anew.
+    pub fn with(base: R, patches: Patches) -> Self {
+        let size = base.size();
+        Self { base, size, patches: patches.by_start }
+    }
+
+    /// The patches, without what lies under them.
+    pub fn into_patches(self) -> Patches {
+        Patches { by_start: self.patches }
     }
 
     /// Makes the reader at least `size` bytes long; what the base does not have reads as zero.
@@ -216,6 +234,15 @@ mod tests {
         expected[4500..4510].fill(9);
         conforms(&overlay, &expected);
         assert!(overlay.is_patched(0..101) && !overlay.is_patched(0..100) && overlay.is_patched(4000..4001));
+    }
+
+    #[test]
+    fn patches_go_from_one_reader_of_the_same_bytes_to_another() {
+        let mut overlay = Overlay::new(pattern(300));
+        overlay.patch_bytes(100, vec![9; 10]).unwrap();
+        overlay.patch_redirect(200, 20, 0).unwrap();
+        let expected = read_vec(&overlay, 0, 300).unwrap();
+        conforms(&Overlay::with(pattern(300), overlay.into_patches()), &expected);
     }
 
     #[derive(Debug, Clone)]
