@@ -108,6 +108,12 @@ impl Witness<'_> {
         Err(Decline { site, ..decline }.into())
     }
 
+    /// The first byte of `range` that the map calls free, if it calls any free.
+    #[must_use]
+    pub fn first_free(&self, range: Range<u64>) -> Option<u64> {
+        self.map.free.within(range).next().map(|free| free.start)
+    }
+
     /// Whether the map calls any byte of `range` free: also what it holds back only for snapshots.
     #[must_use]
     pub fn calls_free(&self, range: Range<u64>) -> bool {

@@ -13,34 +13,30 @@ use crate::units::len64;
 /// Calls `free` with every run of zero bits among the first `bits` bits, ascending. What a bitmap
 /// shorter than that does not tell counts as used.
 pub(super) fn free_runs(bitmap: &[u8], bits: u64, mut free: impl FnMut(Range<u64>)) {
-    let bits = bits.min(len64(bitmap.len()).saturating_mul(8));
+    let bits = bits.min(len64(bitmap.len()).checked_mul(8).unwrap_or(u64::MAX));
     let mut open: Option<u64> = None;
-    let mut base = 0u64;
-    for chunk in bitmap.chunks(8) {
-        if base >= bits {
-            break;
-        }
-        let word = word(chunk) | past_end(bits.saturating_sub(base));
+    for (chunk, base) in bitmap.chunks(8).zip((0..bits).step_by(64)) {
+        // `base` is below `bits`, a multiple of 64, and positions in a word are below 64.
+        let word = word(chunk) | past_end(bits.checked_sub(base).unwrap_or(0));
         let mut at = 0;
         while at < u64::BITS {
             let rest = word >> at;
-            let here = base.saturating_add(u64::from(at));
-            if let Some(start) = open {
-                let zeros = rest.trailing_zeros().min(u64::BITS.saturating_sub(at));
-                at = at.saturating_add(zeros);
-                if at < u64::BITS {
-                    free(start..here.saturating_add(u64::from(zeros)));
-                    open = None;
+            match open {
+                Some(start) => {
+                    at = at.checked_add(rest.trailing_zeros()).unwrap_or(u64::BITS).min(u64::BITS);
+                    if at < u64::BITS {
+                        free(start..base | u64::from(at));
+                        open = None;
+                    }
                 }
-            } else {
-                let ones = rest.trailing_ones();
-                at = at.saturating_add(ones);
-                if at < u64::BITS {
-                    open = Some(here.saturating_add(u64::from(ones)));
+                None => {
+                    at = at.checked_add(rest.trailing_ones()).unwrap_or(u64::BITS).min(u64::BITS);
+                    if at < u64::BITS {
+                        open = Some(base | u64::from(at));
+                    }
                 }
             }
         }
-        base = base.saturating_add(u64::from(u64::BITS));
     }
     if let Some(start) = open {
         free(start..bits);

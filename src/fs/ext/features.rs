@@ -38,17 +38,25 @@ pub(super) enum Bit {
 bits! {
     HAS_JOURNAL = Compat 0x4;
     SPARSE_SUPER2 = Compat 0x200;
+    ORPHAN_FILE = Compat 0x1000;
     RECOVER = Incompat 0x4;
     JOURNAL_DEV = Incompat 0x8;
     META_BG = Incompat 0x10;
+    EXTENTS = Incompat 0x40;
     BIT64 = Incompat 0x80;
     MMP = Incompat 0x100;
     FLEX_BG = Incompat 0x200;
+    EA_INODE = Incompat 0x400;
     CSUM_SEED = Incompat 0x2000;
+    LARGE_DIR = Incompat 0x4000;
+    INLINE_DATA = Incompat 0x8000;
     SPARSE_SUPER = RoCompat 0x1;
     GDT_CSUM = RoCompat 0x10;
+    EXTRA_ISIZE = RoCompat 0x40;
+    QUOTA = RoCompat 0x100;
     BIGALLOC = RoCompat 0x200;
     METADATA_CSUM = RoCompat 0x400;
+    PROJECT = RoCompat 0x2000;
 }
 
 /// dir_prealloc, imagic_inodes, has_journal, ext_attr, resize_inode, dir_index, sparse_super2,

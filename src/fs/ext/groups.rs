@@ -20,9 +20,10 @@ use zerocopy::{FromBytes, Immutable, KnownLayout};
 use super::features;
 use super::superblock::Superblock;
 use super::{checksum, site};
+use crate::error::Error;
 use crate::fs::{Decline, DeclineReason, Stop};
 use crate::io::{ReadAt, read_vec};
-use crate::units::{index, len64};
+use crate::units::{add, index, len64, mul};
 
 /// bg_flags: no inode bitmap written, no block bitmap written, inode table zeroed.
 const INODE_UNINIT: u16 = 0x1;
@@ -76,6 +77,9 @@ pub(super) struct Group {
     pub block_bitmap: u64,
     pub inode_bitmap: u64,
     pub inode_table: Range<u64>,
+    /// How many inodes at the start of the table may have been used: none where the table was never
+    /// initialised. What lies behind them may be anything.
+    pub inodes: u32,
     /// Free clusters by the descriptor's own count.
     pub free_clusters: u64,
     /// Whether the block bitmap was never written: all is free save what holds metadata.
@@ -96,9 +100,9 @@ impl Group {
     }
 
     /// The blocks of this group's own bitmaps and inode table.
-    pub(super) fn tables(&self) -> [Range<u64>; 3] {
-        let one = |block: u64| block..block.saturating_add(1);
-        [one(self.block_bitmap), one(self.inode_bitmap), self.inode_table.clone()]
+    pub(super) fn tables(&self) -> Result<[Range<u64>; 3], Error> {
+        let one = |block: u64| Ok::<_, Error>(block..add(block, 1, "the place of a bitmap")?);
+        Ok([one(self.block_bitmap)?, one(self.inode_bitmap)?, self.inode_table.clone()])
     }
 }
 
@@ -112,67 +116,78 @@ pub(super) fn for_each(
     let total = superblock.descriptor_blocks();
     let mut first = 0u64;
     while first < total {
-        let at = descriptor_block(superblock, first);
+        let at = descriptor_block(superblock, first)?;
         let mut count = 1u64;
-        while first.saturating_add(count) < total
-            && superblock.byte_of(count) < PIECE
-            && descriptor_block(superblock, first.saturating_add(count)) == at.saturating_add(count)
-        {
-            count = count.saturating_add(1);
+        loop {
+            let next = add(first, count, "group descriptors")?;
+            let follows = next < total
+                && superblock.byte_of(count)? < PIECE
+                && descriptor_block(superblock, next)? == add(at, count, "group descriptors")?;
+            if !follows {
+                break;
+            }
+            count = add(count, 1, "group descriptors")?;
         }
-        let start = superblock.byte_of(at);
-        let piece = read_vec(volume, start, index(superblock.byte_of(count), "group descriptors")?)?;
-        let numbers = first.saturating_mul(per_block)..u64::from(superblock.groups);
+        let start = superblock.byte_of(at)?;
+        let piece = read_vec(volume, start, index(superblock.byte_of(count)?, "group descriptors")?)?;
+        let numbers = mul(first, per_block, "group descriptors")?..u64::from(superblock.groups);
         let descriptors = piece.chunks_exact(superblock.descriptor_size);
         for ((number, bytes), at) in
             numbers.zip(descriptors).zip((start..).step_by(superblock.descriptor_size))
         {
-            let number = u32::try_from(number).unwrap_or(u32::MAX);
+            // There are at most as many groups as fit, see above.
+            let number = u32::try_from(number).map_err(|_| Error::internal("a group past the last"))?;
             visit(parse(superblock, number, bytes, at)?)?;
         }
-        first = first.saturating_add(count);
+        first = add(first, count, "group descriptors")?;
     }
     Ok(())
 }
 
 /// Reads the descriptor of one group.
 pub(super) fn read_one(volume: &dyn ReadAt, superblock: &Superblock, number: u32) -> Result<Group, Stop> {
-    let per_block = superblock.descriptors_per_block();
-    let block = descriptor_block(superblock, u64::from(number).checked_div(per_block).unwrap_or(0));
+    let (block, inside) = place_in_blocks(superblock, number)?;
+    let block = descriptor_block(superblock, block)?;
     let size = superblock.descriptor_size;
-    let inside = u64::from(number).checked_rem(per_block).unwrap_or(0).saturating_mul(len64(size));
-    let at = superblock.byte_of(block).saturating_add(inside);
+    let inside = mul(inside, len64(size), "a group descriptor")?;
+    let at = add(superblock.byte_of(block)?, inside, "a group descriptor")?;
     parse(superblock, number, &read_vec(volume, at, size)?, at)
 }
 
+/// Which block of descriptors describes group `number`, and at which place in it.
+fn place_in_blocks(superblock: &Superblock, number: u32) -> Result<(u64, u64), Error> {
+    let (number, per_block) = (u64::from(number), superblock.descriptors_per_block());
+    let place = number.checked_div(per_block).zip(number.checked_rem(per_block));
+    place.ok_or_else(|| Error::internal("a block without descriptors"))
+}
+
 /// The blocks of group `number`, the last of which may be short.
-pub(super) fn blocks_of(superblock: &Superblock, number: u32) -> Range<u64> {
-    let first = superblock
-        .first_data_block
-        .saturating_add(u64::from(number).saturating_mul(superblock.blocks_per_group))
-        .min(superblock.blocks);
-    first..first.saturating_add(superblock.blocks_per_group).min(superblock.blocks)
+pub(super) fn blocks_of(superblock: &Superblock, number: u32) -> Result<Range<u64>, Error> {
+    const WHAT: &str = "the place of a block group";
+    let inside = mul(number.into(), superblock.blocks_per_group, WHAT)?;
+    let first = add(superblock.first_data_block, inside, WHAT)?.min(superblock.blocks);
+    Ok(first..add(first, superblock.blocks_per_group, WHAT)?.min(superblock.blocks))
 }
 
 /// What group `number` holds at its start: a copy of the superblock, descriptors, and the blocks kept
 /// for more descriptors.
-pub(super) fn base_of(superblock: &Superblock, number: u32) -> Range<u64> {
-    let start = blocks_of(superblock, number).start;
+pub(super) fn base_of(superblock: &Superblock, number: u32) -> Result<Range<u64>, Error> {
+    const WHAT: &str = "the start of a block group";
+    let start = blocks_of(superblock, number)?.start;
     let copy = has_superblock(superblock, number);
-    let mut len = boot_blocks(superblock, number).saturating_add(u64::from(copy));
-    let per_block = superblock.descriptors_per_block();
-    let meta_group = u64::from(number).checked_div(per_block).unwrap_or(0);
-    let in_meta_group = u64::from(number).checked_rem(per_block).unwrap_or(0);
+    // The block of the boot code and that of the copy.
+    let mut len = add(boot_blocks(superblock, number), u64::from(copy), WHAT)?;
+    let (meta_group, in_meta_group) = place_in_blocks(superblock, number)?;
     let meta_bg = superblock.features.has(features::META_BG);
     if !meta_bg || meta_group < superblock.first_meta_group {
         if copy {
             let all = if meta_bg { superblock.first_meta_group } else { superblock.descriptor_blocks() };
-            len = len.saturating_add(all).saturating_add(superblock.reserved_gdt_blocks);
+            len = add(add(len, all, WHAT)?, superblock.reserved_gdt_blocks, WHAT)?;
         }
-    } else if in_meta_group <= 1 || in_meta_group.saturating_add(1) == per_block {
-        len = len.saturating_add(1);
+    } else if in_meta_group <= 1 || add(in_meta_group, 1, WHAT)? == superblock.descriptors_per_block() {
+        len = add(len, 1, WHAT)?;
     }
-    start..start.saturating_add(len)
+    Ok(start..add(start, len, WHAT)?)
 }
 
 /// Whether group `number` begins with a copy of the superblock.
@@ -189,26 +204,25 @@ fn has_superblock(superblock: &Superblock, number: u32) -> bool {
 }
 
 fn is_power(number: u32, base: u32) -> bool {
-    let mut power = base;
-    while power < number {
-        power = power.saturating_mul(base);
+    let mut power = Some(base);
+    while power.is_some_and(|power| power < number) {
+        power = power.and_then(|power| power.checked_mul(base));
     }
-    power == number
+    power == Some(number)
 }
 
 /// Where the `which`-th block of descriptors lies.
-fn descriptor_block(superblock: &Superblock, which: u64) -> u64 {
-    // Block 1 where blocks have 1 KiB, even if groups begin at block 0.
-    let superblock_at = u64::from(superblock.block_size == 1024);
+fn descriptor_block(superblock: &Superblock, which: u64) -> Result<u64, Error> {
+    const WHAT: &str = "the place of group descriptors";
     if !superblock.features.has(features::META_BG) || which < superblock.first_meta_group {
-        return superblock_at.saturating_add(1).saturating_add(which);
+        // The superblock is in block 1 where blocks have 1 KiB, even if groups begin at block 0.
+        let after_superblock = 1 + u64::from(superblock.block_size == 1024);
+        return add(after_superblock, which, WHAT);
     }
-    let number = which.saturating_mul(superblock.descriptors_per_block());
-    let number = u32::try_from(number).unwrap_or(u32::MAX);
-    blocks_of(superblock, number)
-        .start
-        .saturating_add(boot_blocks(superblock, number))
-        .saturating_add(u64::from(has_superblock(superblock, number)))
+    let number = mul(which, superblock.descriptors_per_block(), WHAT)?;
+    let number = u32::try_from(number).map_err(|_| Error::internal("a group past the last"))?;
+    let before = add(boot_blocks(superblock, number), u64::from(has_superblock(superblock, number)), WHAT)?;
+    add(blocks_of(superblock, number)?.start, before, WHAT)
 }
 
 /// How many blocks precede the superblock in group `number`: one where blocks have 1 KiB and clusters
@@ -220,7 +234,7 @@ fn boot_blocks(superblock: &Superblock, number: u32) -> u64 {
 fn parse(superblock: &Superblock, number: u32, bytes: &[u8], at: u64) -> Result<Group, Stop> {
     let refuse = |what: String| Stop::Decline(damaged(number, &what, at));
     let Ok((low, rest)) = RawLow::read_from_prefix(bytes) else {
-        return Err(crate::Error::internal("a group descriptor was read with the wrong length").into());
+        return Err(Error::internal("a group descriptor was read with the wrong length").into());
     };
     let high = RawHigh::read_from_prefix(rest).ok().map(|(high, _)| high);
     let join = |low: U32, high: Option<U32>| {
@@ -251,13 +265,23 @@ fn parse(superblock: &Superblock, number: u32, bytes: &[u8], at: u64) -> Result<
         return Err(refuse("it has no bitmap, and the file system has no such groups".to_owned()));
     }
 
-    let inode_table = join(low.bg_inode_table_lo, high.as_ref().map(|h| h.bg_inode_table_hi));
+    let unused = join16(low.bg_itable_unused_lo, high.as_ref().map(|h| h.bg_itable_unused_hi));
+    let inodes = match superblock.features.has_descriptor_checksums() {
+        // Without checksums nobody heeds the field and the flag, and every table was initialised.
+        false => superblock.inodes_per_group,
+        true if flags & INODE_UNINIT != 0 => 0,
+        true => superblock.inodes_per_group.checked_sub(unused).ok_or_else(|| {
+            refuse(format!("{unused} of its {} inodes are unused", superblock.inodes_per_group))
+        })?,
+    };
+    let table = join(low.bg_inode_table_lo, high.as_ref().map(|h| h.bg_inode_table_hi));
     let group = Group {
         number,
         at,
         block_bitmap: join(low.bg_block_bitmap_lo, high.as_ref().map(|h| h.bg_block_bitmap_hi)),
         inode_bitmap: join(low.bg_inode_bitmap_lo, high.as_ref().map(|h| h.bg_inode_bitmap_hi)),
-        inode_table: inode_table..inode_table.saturating_add(superblock.inode_table_blocks),
+        inode_table: table..add(table, superblock.inode_table_blocks, "the end of an inode table")?,
+        inodes,
         free_clusters: join16(low.bg_free_blocks_count_lo, high.as_ref().map(|h| h.bg_free_blocks_count_hi))
             .into(),
         bitmap_implied,
@@ -267,10 +291,16 @@ fn parse(superblock: &Superblock, number: u32, bytes: &[u8], at: u64) -> Result<
         ),
         bitmap_checksum_mask: if high.is_some() { u32::MAX } else { u32::from(u16::MAX) },
     };
-    for table in group.tables() {
-        if !superblock.holds(table.start) || table.end > superblock.blocks {
+    // Without flex_bg, a kernel refuses the volume where they are not in the group itself.
+    let (place, home) = if superblock.features.has(features::FLEX_BG) {
+        ("outside the file system", superblock.first_data_block..superblock.blocks)
+    } else {
+        ("outside the group", blocks_of(superblock, number)?)
+    };
+    for table in group.tables()? {
+        if table.start < home.start || table.end > home.end {
             return Err(refuse(format!(
-                "its bitmaps and tables should lie at block {}, outside the file system",
+                "its bitmaps and tables should lie at block {}, {place}",
                 table.start
             )));
         }
@@ -362,11 +392,11 @@ mod tests {
         superblock.groups = 64;
         superblock.blocks = 1 + 64 * 2048;
         let first = |number: u32| 1 + u64::from(number) * 2048;
-        assert_eq!(descriptor_block(&superblock, 0), 2);
-        assert_eq!(descriptor_block(&superblock, 1), first(16));
-        assert_eq!(descriptor_block(&superblock, 3), first(48));
+        assert_eq!(descriptor_block(&superblock, 0).unwrap(), 2);
+        assert_eq!(descriptor_block(&superblock, 1).unwrap(), first(16));
+        assert_eq!(descriptor_block(&superblock, 3).unwrap(), first(48));
         let held: Vec<(u32, u64)> = (0..64)
-            .map(|number| (number, base_of(&superblock, number)))
+            .map(|number| (number, base_of(&superblock, number).unwrap()))
             .filter(|(_, base)| !base.is_empty())
             .map(|(number, base)| {
                 assert_eq!(base.start, first(number));
@@ -385,9 +415,9 @@ mod tests {
     fn the_block_of_the_boot_code_is_in_group_0_where_clusters_are_larger() {
         let mut superblock = parsed(&Sample::new());
         superblock.first_data_block = 0;
-        assert_eq!(descriptor_block(&superblock, 0), 2);
-        assert_eq!(base_of(&superblock, 0), 0..7);
-        assert_eq!(base_of(&superblock, 1), 2048..2054);
+        assert_eq!(descriptor_block(&superblock, 0).unwrap(), 2);
+        assert_eq!(base_of(&superblock, 0).unwrap(), 0..7);
+        assert_eq!(base_of(&superblock, 1).unwrap(), 2048..2054);
     }
 
     #[test]
@@ -398,6 +428,10 @@ mod tests {
             ("a bitmap past the end", 0x00, 4597, Inconsistent),
             ("an inode bitmap past the end", 0x04, 4597, Inconsistent),
             ("a table that ends past the end", 0x08, 4590, Inconsistent),
+            ("more unused inodes than inodes", 0x1C, 33, Inconsistent),
+            ("a bitmap in another group, without flex_bg", 0x00, 3000, Inconsistent),
+            ("an inode bitmap in another group", 0x04, 3000, Inconsistent),
+            ("a table in another group", 0x08, 3000, Inconsistent),
         ] {
             let mut sample = Sample::new();
             sample.put16(DESCRIPTORS + field, value);

@@ -188,13 +188,15 @@ impl Format {
                 .checked_sub(count.into())
                 .filter(|&end| end >= MIN_LOG_BLOCKS && end > first)
                 .ok_or_else(|| damaged("it has no room for fast commits"))?;
-            fast_commits = Some(end.saturating_add(1)).filter(|&at| at < max);
+            fast_commits = end.checked_add(1).filter(|&at| at < max);
         }
         let start = Some(u64::from(raw.s_start.get())).filter(|&start| start != 0);
         if start.is_some_and(|start| !(first..end).contains(&start)) {
             return Err(damaged("its log begins outside it"));
         }
-        if start.is_some() && end.saturating_sub(first).saturating_add(1) < MIN_LOG_BLOCKS {
+        // The superblock and the log; `first` is below `end`, see above.
+        let len = end.checked_sub(first).and_then(|len| len.checked_add(1));
+        if start.is_some() && len.is_none_or(|len| len < MIN_LOG_BLOCKS) {
             return Err(damaged("its log is shorter than a kernel takes"));
         }
         Ok(Self {
@@ -314,7 +316,7 @@ impl Format {
 
     fn without_tail<'b>(&self, block: &'b [u8]) -> &'b [u8] {
         let tail = if self.has_block_checksums() { 4 } else { 0 };
-        block.get(..block.len().saturating_sub(tail)).unwrap_or_default()
+        block.len().checked_sub(tail).and_then(|len| block.get(..len)).unwrap_or(&[])
     }
 }
 

@@ -9,16 +9,17 @@
 use std::collections::HashMap;
 
 use super::checksum;
-use super::inode::{self, FileBlocks};
+use super::file::{self, FileBlocks};
 use super::jbd2::{self, Format, Kind, Protection};
 use super::superblock::Superblock;
 use crate::fs::Stop;
 use crate::io::{Cached, ReadAt, read_vec};
+use crate::units::{add, len64, mul};
 
 /// The longest journal that `mke2fs` makes.
 const MAX_BLOCKS: u64 = 10_240_000;
 /// How many control blocks, and how many revoked blocks, one log may have.
-const MAX_CONTROL: usize = 1 << 19;
+const MAX_CONTROL: u64 = 1 << 19;
 
 /// A complete transaction: where in the log its control blocks lie.
 #[derive(Debug, Default)]
@@ -39,10 +40,10 @@ pub(super) struct Log<'v> {
 
 impl<'v> Log<'v> {
     pub(super) fn open(volume: &'v dyn ReadAt, superblock: &Superblock, number: u32) -> Result<Self, Stop> {
-        let file = inode::read_file(volume, superblock, number, MAX_BLOCKS)?;
+        let file = file::read_file(volume, superblock, number, MAX_BLOCKS)?;
         let first = file.find(0).ok_or_else(|| jbd2::damaged("its file is empty"))?;
-        let block_len = superblock.block_len();
-        let block = read_vec(volume, superblock.byte_of(first), block_len)?;
+        let block_len = superblock.block_len()?;
+        let block = read_vec(volume, superblock.byte_of(first)?, block_len)?;
         let format = Format::parse(&block, superblock.block_size, file.len)?;
         Ok(Self { volume: Cached::new(volume), file, format, block_size: superblock.block_size, block_len })
     }
@@ -54,14 +55,21 @@ impl<'v> Log<'v> {
 
     pub(super) fn read(&self, at: u64) -> Result<Vec<u8>, Stop> {
         let block = self.block(at)?;
-        Ok(read_vec(&self.volume, block.saturating_mul(self.block_size), self.block_len)?)
+        Ok(read_vec(&self.volume, mul(block, self.block_size, "a block of the journal")?, self.block_len)?)
+    }
+
+    /// How many blocks the log goes round in.
+    fn len(&self) -> Result<u64, Stop> {
+        let len = self.format.end.checked_sub(self.format.first).filter(|&len| len > 0);
+        len.ok_or_else(|| jbd2::damaged("its log has no blocks"))
     }
 
     /// The block of the log `by` blocks after `at`, going round at the end.
-    pub(super) fn after(&self, at: u64, by: u64) -> u64 {
-        let len = self.format.end.saturating_sub(self.format.first);
-        let from_first = at.saturating_sub(self.format.first).saturating_add(by);
-        self.format.first.saturating_add(from_first.checked_rem(len).unwrap_or(0))
+    pub(super) fn after(&self, at: u64, by: u64) -> Result<u64, Stop> {
+        let inside = at.checked_sub(self.format.first).and_then(|inside| inside.checked_add(by));
+        let round = inside.and_then(|inside| inside.checked_rem(self.len().ok()?));
+        let block = round.and_then(|round| self.format.first.checked_add(round));
+        block.ok_or_else(|| jbd2::damaged("its log leads outside it"))
     }
 
     /// The complete transactions, in order.
@@ -71,8 +79,8 @@ impl<'v> Log<'v> {
         let mut running = checksum::START;
         // A block of the current transaction has a wrong checksum; an earlier commit block has.
         let (mut suspect, mut torn) = (false, false);
-        let mut control_blocks = 0usize;
-        let mut left = self.format.end.saturating_sub(self.format.first);
+        let mut control_blocks = 0u64;
+        let mut left = self.len()?;
         let mut at = start;
         loop {
             let block = self.read(at)?;
@@ -84,15 +92,15 @@ impl<'v> Log<'v> {
             match kind {
                 Kind::Descriptor => {
                     suspect |= !self.format.accepts_control(&block);
-                    let tags = crate::units::len64(self.format.tags(&block).len());
+                    let tags = len64(self.format.tags(&block).len());
                     if self.format.protection == Protection::V1 {
                         running = checksum::crc32_be(running, &block);
                         for data in 1..=tags.min(left) {
-                            running = checksum::crc32_be(running, &self.read(self.after(at, data))?);
+                            running = checksum::crc32_be(running, &self.read(self.after(at, data)?)?);
                         }
                     }
                     current.descriptors.push(at);
-                    len = tags.saturating_add(1);
+                    len = add(tags, 1, "a transaction")?;
                 }
                 Kind::Revoke => {
                     suspect |= !self.format.accepts_control(&block);
@@ -117,12 +125,12 @@ impl<'v> Log<'v> {
                 }
                 Kind::Other => break,
             }
-            control_blocks = control_blocks.saturating_add(1);
+            control_blocks = add(control_blocks, 1, "the journal's control blocks")?;
             if control_blocks > MAX_CONTROL {
                 return Err(jbd2::pending("it has more transactions than are read").into());
             }
             left = left.checked_sub(len).ok_or_else(|| jbd2::damaged("its log has no end"))?;
-            at = self.after(at, len);
+            at = self.after(at, len)?;
         }
         Ok(complete)
     }
@@ -135,7 +143,7 @@ impl<'v> Log<'v> {
                 for block in self.format.revoked(&self.read(at)?)? {
                     revoked.insert(block, transaction.sequence);
                 }
-                if revoked.len() > MAX_CONTROL {
+                if len64(revoked.len()) > MAX_CONTROL {
                     return Err(jbd2::pending("it revokes more blocks than are read").into());
                 }
             }

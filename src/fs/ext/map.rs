@@ -1,25 +1,25 @@
 //! The free map: every group's bitmap, or what stands for it, compared with every count there is.
 //!
 //! ```text
-//!   1. descriptors ──► metadata   all that holds bitmaps, tables, copies: never free
-//!   2. descriptors ──► group by group
-//!        bitmap written      bits that are 0          ┐ count = bg_free_blocks_count?
-//!        bitmap implied      the group less metadata  ┘ sum   = s_free_blocks_count?
-//!   3. free ∩ metadata = ∅ ?
+//!   group by group
+//!     bitmap written      bits that are 0          ┐ count = bg_free_blocks_count?
+//!     bitmap implied      the group less metadata  ┘ sum   = s_free_blocks_count?
 //! ```
 //! An implied bitmap (BLOCK_UNINIT) is most of the free space of a young ext4. Uninitialised *inode
-//! tables* are metadata like any other: blocks of garbage, and in use.
+//! tables* are metadata like any other: blocks of garbage, and in use. That nothing which is called free
+//! has an owner is the second witness' to find: see [`owners`](super::owners).
 
 use std::ops::Range;
 
 use super::groups::{self, Group};
+use super::metadata::Metadata;
 use super::superblock::Superblock;
 use super::{bitmap, site};
-use crate::error::Site;
+use crate::error::{Error, Site};
 use crate::extents::Extents;
 use crate::fs::{Decline, DeclineReason, FreeMap, Stop};
 use crate::io::{ReadAt, read_vec};
-use crate::units::{index, mul};
+use crate::units::{add, index, len64, mul};
 
 /// How much of neighbouring bitmaps is read at once.
 const READ_AHEAD: u64 = 128 << 10;
@@ -35,34 +35,33 @@ pub(super) enum Total {
     Stale,
 }
 
-/// Computes what is free. `in_use` are blocks (besides the metadata of the groups) that are known to be
-/// in use and that no bitmap may call free: the journal's.
+/// Computes what the bitmaps call free, and collects the file system's own structures.
 pub(super) fn free_map(
     volume: &dyn ReadAt,
     superblock: &Superblock,
     total: Total,
-    in_use: &[Range<u64>],
-) -> Result<FreeMap, Stop> {
+) -> Result<(FreeMap, Metadata), Stop> {
     let metadata = Metadata::collect(volume, superblock)?;
     let mut bitmaps = Bitmaps::new(volume, superblock);
     let mut free = Extents::new();
     let mut free_clusters = 0u64;
     groups::for_each(volume, superblock, |group| {
-        let blocks = groups::blocks_of(superblock, group.number);
-        let clusters = blocks.end.saturating_sub(blocks.start).div_ceil(superblock.blocks_per_cluster);
-        let mut count = 0u64;
-        let mut add = |run: Range<u64>| {
-            count = count.saturating_add(run.end.saturating_sub(run.start));
-            let block = |cluster: u64| {
-                let inside = cluster.saturating_mul(superblock.blocks_per_cluster);
-                superblock.byte_of(blocks.start.saturating_add(inside).min(blocks.end))
-            };
-            free.push(block(run.start)..block(run.end));
-        };
+        let blocks = groups::blocks_of(superblock, group.number)?;
+        let clusters = length(&blocks)?.div_ceil(superblock.blocks_per_cluster);
+        let mut runs = Vec::new();
         if group.bitmap_implied {
-            metadata.free_clusters_of(superblock, &blocks, clusters, &mut add);
+            metadata.free_clusters_of(superblock, &blocks, clusters, &mut runs)?;
         } else {
-            bitmap::free_runs(bitmaps.of(&group)?, clusters, &mut add);
+            bitmap::free_runs(bitmaps.of(&group)?, clusters, |run| runs.push(run));
+        }
+        let mut count = 0u64;
+        for run in runs {
+            count = add(count, length(&run)?, "the count of free clusters")?;
+            let byte_of = |cluster: u64| {
+                let inside = mul(cluster, superblock.blocks_per_cluster, "the place of a cluster")?;
+                superblock.byte_of(add(blocks.start, inside, "the place of a cluster")?.min(blocks.end))
+            };
+            free.push(byte_of(run.start)?..byte_of(run.end)?);
         }
         if count != group.free_clusters {
             return Err(inconsistent(
@@ -73,7 +72,7 @@ pub(super) fn free_map(
                 site("ext group descriptor", group.at),
             ));
         }
-        free_clusters = free_clusters.saturating_add(count);
+        free_clusters = add(free_clusters, count, "the count of free clusters")?;
         Ok(())
     })?;
 
@@ -87,83 +86,16 @@ pub(super) fn free_map(
             site("ext superblock", super::superblock::OFFSET),
         ));
     }
-    for range in metadata.ranges.iter().chain(in_use) {
-        if free.intersects(superblock.byte_of(range.start)..superblock.byte_of(range.end)) {
-            return Err(inconsistent(
-                format!("blocks {}–{} hold its own structures and are marked free", range.start, range.end),
-                site("ext block bitmap", superblock.byte_of(range.start)),
-            ));
-        }
-    }
-    let free_bytes = mul(free_blocks, superblock.block_size, "the count of free bytes")?;
-    Ok(FreeMap { free, free_bytes, used_bytes: 0, on_request: Vec::new() })
+    let free_bytes = superblock.byte_of(free_blocks)?;
+    let used_bytes = superblock
+        .grouped_bytes()?
+        .checked_sub(free_bytes)
+        .ok_or_else(|| Error::internal("more blocks are free than there are"))?;
+    Ok((FreeMap { free, free_bytes, used_bytes, on_request: Vec::new() }, metadata))
 }
 
-/// The blocks that hold the structures of the groups: ascending, disjoint. An `Extents` may forget
-/// ranges, which is safe for what is free and would not be here.
-struct Metadata {
-    ranges: Vec<Range<u64>>,
-}
-
-impl Metadata {
-    fn collect(volume: &dyn ReadAt, superblock: &Superblock) -> Result<Self, Stop> {
-        let mut ranges: Vec<Range<u64>> = Vec::new();
-        let mut push = |range: Range<u64>| match ranges.last_mut() {
-            Some(last) if last.end == range.start => last.end = range.end,
-            _ if range.start < range.end => ranges.push(range),
-            _ => {}
-        };
-        groups::for_each(volume, superblock, |group| {
-            let base = groups::base_of(superblock, group.number);
-            let blocks = groups::blocks_of(superblock, group.number);
-            if base.end > blocks.end {
-                return Err(inconsistent(
-                    format!("block group {} is too small for its own structures", group.number),
-                    site("ext group descriptor", group.at),
-                ));
-            }
-            push(base);
-            group.tables().into_iter().for_each(&mut push);
-            Ok(())
-        })?;
-        ranges.sort_unstable_by_key(|range| range.start);
-        for pair in ranges.windows(2) {
-            if let [before, after] = pair
-                && before.end > after.start
-            {
-                return Err(inconsistent(
-                    format!("two of its structures share block {}", after.start),
-                    site("ext group descriptors", superblock.byte_of(after.start)),
-                ));
-            }
-        }
-        Ok(Self { ranges })
-    }
-
-    /// The free clusters of a group whose bitmap is implied: those without any metadata in them, be it
-    /// the group's own or, with flex_bg, that of other groups.
-    fn free_clusters_of(
-        &self,
-        superblock: &Superblock,
-        blocks: &Range<u64>,
-        clusters: u64,
-        add: &mut impl FnMut(Range<u64>),
-    ) {
-        let ratio = superblock.blocks_per_cluster.max(1);
-        let first = self.ranges.partition_point(|range| range.end <= blocks.start);
-        let inside = self.ranges.get(first..).unwrap_or_default();
-        let mut from = 0u64;
-        for range in inside.iter().take_while(|range| range.start < blocks.end) {
-            let start = range.start.saturating_sub(blocks.start).checked_div(ratio).unwrap_or(0);
-            if from < start {
-                add(from..start);
-            }
-            from = from.max(range.end.saturating_sub(blocks.start).div_ceil(ratio));
-        }
-        if from < clusters {
-            add(from..clusters);
-        }
-    }
+fn length(range: &Range<u64>) -> Result<u64, Error> {
+    range.end.checked_sub(range.start).ok_or_else(|| Error::internal("a range ends before it starts"))
 }
 
 /// Reads bitmaps, with those that follow in the same read where they are known to lie together.
@@ -181,32 +113,42 @@ impl<'a> Bitmaps<'a> {
 
     /// The bytes of a group's bitmap that stand for clusters, their checksum verified.
     fn of(&mut self, group: &Group) -> Result<&[u8], Stop> {
-        let block_size = self.superblock.block_size;
-        let offset = |first: u64| self.superblock.byte_of(group.block_bitmap.saturating_sub(first));
-        let read = group.block_bitmap >= self.first
-            && offset(self.first).saturating_add(block_size) <= crate::units::len64(self.bytes.len());
-        if !read {
-            let most = READ_AHEAD.checked_div(block_size).unwrap_or(1).max(1);
-            let together = self.superblock.groups_per_flex.clamp(1, most);
-            let blocks = together.min(self.superblock.blocks.saturating_sub(group.block_bitmap));
-            let len = index(self.superblock.byte_of(blocks), "block bitmaps")?;
-            self.bytes = read_vec(self.volume, self.superblock.byte_of(group.block_bitmap), len)?;
-            self.first = group.block_bitmap;
-        }
-        let start = index(offset(self.first), "a block bitmap")?;
+        let block_len = self.superblock.block_len()?;
+        let bitmap = match self.place(group.block_bitmap)? {
+            Some(start) => start,
+            None => {
+                let at_once = READ_AHEAD.checked_div(self.superblock.block_size).unwrap_or(1).max(1);
+                let left = self.superblock.blocks.checked_sub(group.block_bitmap).unwrap_or(1);
+                let blocks = self.superblock.groups_per_flex.clamp(1, at_once).min(left);
+                let len = index(self.superblock.byte_of(blocks)?, "block bitmaps")?;
+                self.bytes = read_vec(self.volume, self.superblock.byte_of(group.block_bitmap)?, len)?;
+                self.first = group.block_bitmap;
+                0
+            }
+        };
         let len = index(self.superblock.clusters_per_group / 8, "a block bitmap")?;
-        let bitmap = self.bytes.get(start..).and_then(|rest| rest.get(..len)).unwrap_or_default();
+        let bitmap = self.bytes.get(bitmap..).and_then(|rest| rest.get(..block_len)?.get(..len));
+        let bitmap = bitmap.ok_or_else(|| Error::internal("a block bitmap is longer than its block"))?;
         if !group.accepts_bitmap(self.superblock, bitmap) {
             return Err(inconsistent(
                 format!("the checksum of the bitmap of block group {} is wrong", group.number),
-                site("ext block bitmap", self.superblock.byte_of(group.block_bitmap)),
+                site("ext block bitmap", self.superblock.byte_of(group.block_bitmap)?),
             ));
         }
         Ok(bitmap)
     }
+
+    /// Where in memory `block` is, if it was read with another.
+    fn place(&self, block: u64) -> Result<Option<usize>, Stop> {
+        let Some(inside) = block.checked_sub(self.first) else { return Ok(None) };
+        let start = self.superblock.byte_of(inside)?;
+        let end = add(start, self.superblock.block_size, "a block bitmap")?;
+        Ok(if end <= len64(self.bytes.len()) { Some(index(start, "a block bitmap")?) } else { None })
+    }
 }
 
-fn inconsistent(what: String, at: Site) -> Stop {
+/// A volume that contradicts itself.
+pub(super) fn inconsistent(what: String, at: Site) -> Stop {
     let detail = format!("The file system contradicts itself: {what}. Run e2fsck on it, then try again.");
     Stop::Decline(Decline::new(DeclineReason::Inconsistent, detail).at(at))
 }
@@ -249,7 +191,7 @@ mod tests {
 
     #[test]
     fn tables_of_other_groups_are_no_free_space_of_a_group_whose_bitmap_is_implied() {
-        let mut sample = Sample::new();
+        let mut sample = Sample::new().with_bits(0x60, 0x200);
         // Group 1 keeps its inode bitmap in group 2: allowed with flex_bg.
         sample.put32(DESCRIPTORS + 64 + 4, 4200);
         sample.put16(DESCRIPTORS + 2 * 64 + 0xC, 489);
@@ -258,23 +200,6 @@ mod tests {
         let map = sample.mapped();
         assert!(!map.free.intersects(4200 * 1024..4201 * 1024));
         assert_eq!(map.free.total() + 1024, FREE.iter().sum::<u64>() * 1024);
-    }
-
-    #[test]
-    fn clusters_with_any_metadata_in_them_are_used() {
-        let metadata = Metadata { ranges: vec![5..7, 16..17, 100..120] };
-        let mut superblock = crate::fs::ext::superblock::Superblock::parse(
-            &crate::fs::ext::superblock::read(&Sample::new().bytes).unwrap(),
-            1 << 30,
-        )
-        .unwrap();
-        superblock.blocks_per_cluster = 8;
-        let mut free = Vec::new();
-        metadata.free_clusters_of(&superblock, &(0..128), 16, &mut |run| free.push(run));
-        assert_eq!(free, [1..2, 3..12, 15..16]);
-        free.clear();
-        metadata.free_clusters_of(&superblock, &(112..128), 2, &mut |run| free.push(run));
-        assert_eq!(free, vec![1..2], "a table that begins in the group before");
     }
 
     #[test]
@@ -300,18 +225,21 @@ mod tests {
     fn metadata_that_a_bitmap_calls_free_declines() {
         // Each of: superblock copy, descriptors, reserved, bitmaps, table, the journal. Another bit is
         // set instead, so that the counts agree.
-        for bit in [0, 1, 2, 6, 7, 8, 15, 16, 1115] {
+        for bit in [0, 1, 2, 5, 6, 7, 8, 15, 16, 1115] {
             let mut sample = Sample::new();
             sample.bytes[BITMAPS[1] + bit / 8] &= !(1 << (bit % 8));
             sample.use_bits(1, 2000..2001);
             sample.seal();
-            contradicts(&sample, "hold its own structures and are marked free");
+            let owner =
+                ["superblock and", "block bitmap of", "inode bitmap of", "inode table of", "“the journal”"]
+                    [[6, 7, 8, 16].iter().filter(|&&first| bit >= first).count()];
+            contradicts(&sample, owner);
         }
     }
 
     #[test]
     fn structures_that_overlap_decline() {
-        let mut sample = Sample::new();
+        let mut sample = Sample::new().with_bits(0x60, 0x200);
         sample.put32(DESCRIPTORS + 64 + 4, 16);
         sample.seal();
         contradicts(&sample, "share block 16");
@@ -319,7 +247,9 @@ mod tests {
 
     #[test]
     fn a_group_too_small_for_its_own_structures_declines() {
-        contradicts(&Sample::new().with16(0xCE, 3000), "too small for its own structures");
+        // A last group of 100 blocks, with a copy of the superblock and 200 blocks for more descriptors.
+        let sample = Sample::new().with32(0x04, 4197).with32(0x64, 0x400).with16(0xCE, 200);
+        contradicts(&sample, "too small for its own structures");
     }
 
     #[test]
@@ -340,19 +270,19 @@ mod tests {
             let raw = crate::fs::ext::superblock::read(&volume).unwrap();
             let superblock = Superblock::parse(&raw, volume.size()).unwrap();
             volume.1.set(0);
-            free_map(&volume, &superblock, Total::Exact, &[]).unwrap();
+            free_map(&volume, &superblock, Total::Exact).unwrap();
             volume.1.get()
         };
-        let in_a_row = |flex_bg: u32| {
+        let in_a_row = |log_groups_per_flex: u32| {
             let mut sample = Sample::new();
             for (group, from) in BITMAPS.into_iter().enumerate().take(2) {
                 let bitmap = sample.bytes[from..][..1024].to_vec();
                 sample.bytes[(60 + group) * 1024..][..1024].copy_from_slice(&bitmap);
                 sample.put32(DESCRIPTORS + group * 64, 60 + u32::try_from(group).unwrap());
             }
-            sample.with32(0x174, 0x104).with_bits(0x60, flex_bg)
+            sample.with32(0x174, 0x100 | log_groups_per_flex).with_bits(0x60, 0x200)
         };
         assert_eq!(reads(in_a_row(0)), 4, "descriptors twice, and two bitmaps");
-        assert_eq!(reads(in_a_row(0x200)), 3);
+        assert_eq!(reads(in_a_row(4)), 3);
     }
 }

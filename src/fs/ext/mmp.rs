@@ -31,7 +31,7 @@ pub(super) fn require_idle(volume: &dyn ReadAt, superblock: &Superblock) -> Resu
     if !superblock.features.has(features::MMP) {
         return Ok(());
     }
-    let at = site("ext4 MMP block", superblock.byte_of(superblock.mmp_block));
+    let at = site("ext4 MMP block", superblock.byte_of(superblock.mmp_block)?);
     let damaged = |what: &str| {
         Decline::new(
             DeclineReason::Inconsistent,
@@ -46,10 +46,9 @@ pub(super) fn require_idle(volume: &dyn ReadAt, superblock: &Superblock) -> Resu
     if mmp.mmp_magic.get() != MAGIC {
         return Err(damaged("it has no magic number").into());
     }
-    let covered = mmp.as_bytes().get(..0x3FC).unwrap_or_default();
-    if superblock.features.has(features::METADATA_CSUM)
-        && checksum::crc32c(superblock.checksum_seed, covered) != mmp.mmp_checksum.get()
-    {
+    let covered = mmp.as_bytes().get(..0x3FC);
+    let expected = covered.map(|covered| checksum::crc32c(superblock.checksum_seed, covered));
+    if superblock.features.has(features::METADATA_CSUM) && expected != Some(mmp.mmp_checksum.get()) {
         return Err(damaged("its checksum is wrong").into());
     }
     if mmp.mmp_seq.get() != SEQ_CLEAN {

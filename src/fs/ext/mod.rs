@@ -4,58 +4,77 @@
 //!   superblock ──► understood? clean? ──► journal ──► replayed in memory, if it must be
 //!                                                         │
 //!        free map ◄── bitmaps ◄── group descriptors ◄─────┘ superblock, once more
+//!            ▲
+//!            └─── all owners: inode tables ──► maps of files, directories   (the second witness)
 //! ```
 //! The order matters: a volume that was in use when its image was taken has the newest descriptors
 //! and bitmaps only in its journal. Nothing is believed before the journal is, and nothing is written.
 //! Source: the kernel's `Documentation/filesystems/ext4`.
 
+mod attribute;
 mod bitmap;
+mod blockmap;
 mod checksum;
+mod directory;
 mod features;
+mod file;
 mod groups;
 mod inode;
+mod inode_bitmaps;
 mod jbd2;
 mod journal;
 mod log;
 mod map;
+mod metadata;
 mod mmp;
+mod owners;
+#[cfg(test)]
+mod owners_tests;
+mod path;
 #[cfg(test)]
 mod sample;
 mod superblock;
 
 use self::map::Total;
+use self::owners::Owners;
 use self::superblock::{RawSuperblock, Superblock};
-use super::witness::{NotWalkedYet, OwnerWalk};
-use super::{Context, Detected, FreeMap, Stop};
+use super::{Context, Detected, FreeMap, OwnerWalk, Stop};
 use crate::error::{Site, Warning};
-use crate::io::ReadAt;
+use crate::io::{Patches, ReadAt};
 use crate::units::Space;
 
 /// Recognises ext2, ext3 and ext4.
 pub fn probe(volume: &dyn ReadAt, _context: Context) -> Option<Detected> {
     let raw = superblock::read(volume)?;
     let mut warnings = Vec::new();
-    let outcome = free_map(volume, &raw, &mut warnings).map(|map| (map, NotWalkedYet.boxed()));
+    let outcome = free_map(volume, &raw, &mut warnings);
     Some(Detected::new(raw.features().name(), raw.label(), outcome, warnings))
 }
 
-fn free_map(volume: &dyn ReadAt, raw: &RawSuperblock, warnings: &mut Vec<Warning>) -> Result<FreeMap, Stop> {
+fn free_map(
+    volume: &dyn ReadAt,
+    raw: &RawSuperblock,
+    warnings: &mut Vec<Warning>,
+) -> Result<(FreeMap, Box<dyn OwnerWalk>), Stop> {
     let on_disk = Superblock::parse(raw, volume.size())?;
     on_disk.require_clean()?;
 
     let journal = journal::open(volume, &on_disk)?;
     let Some(replay) = journal.replay()? else {
         mmp::require_idle(volume, &on_disk)?;
-        return map::free_map(volume, &on_disk, Total::Exact, &journal.blocks());
+        let (map, metadata) = map::free_map(volume, &on_disk, Total::Exact)?;
+        let walk = Owners::new(on_disk, metadata, Patches::default(), map.used_bytes)?;
+        return Ok((map, walk.boxed()));
     };
-    let volume: &dyn ReadAt = &replay.volume;
-    let raw = superblock::read(volume).ok_or_else(|| jbd2::damaged("it replaces the superblock"))?;
-    let replayed = Superblock::parse(&raw, volume.size())?;
-    replayed.require_clean()?;
-    mmp::require_idle(volume, &replayed)?;
-    let map = map::free_map(volume, &replayed, Total::Stale, &journal.blocks())?;
+    let replayed = &replay.volume;
+    let raw = superblock::read(replayed).ok_or_else(|| jbd2::damaged("it replaces the superblock"))?;
+    let superblock = Superblock::parse(&raw, volume.size())?;
+    superblock.require_clean()?;
+    mmp::require_idle(replayed, &superblock)?;
+    let (map, metadata) = map::free_map(replayed, &superblock, Total::Stale)?;
+    let walk = Owners::new(superblock, metadata, replay.volume.into_patches(), map.used_bytes)?;
     warnings.push(replay_warning(replay.transactions));
-    Ok(map)
+    Ok((map, walk.boxed()))
 }
 
 fn replay_warning(transactions: usize) -> Warning {
@@ -125,8 +144,9 @@ mod tests {
                 sample.seal();
             }
             let size = sample.bytes.size();
+            let found = probe(&sample.bytes, Context { sector_size: 512 });
             if let Some(Detected { mapping: Mapping::Mapped(map), .. }) =
-                probe(&sample.bytes, Context { sector_size: 512 })
+                found.map(|found| found.heard(&sample.bytes))
             {
                 prop_assert!(!map.free.intersects(0..3072) && !map.free.intersects(size..u64::MAX));
                 prop_assert_eq!(map.free.total(), map.free_bytes);

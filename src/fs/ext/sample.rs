@@ -1,7 +1,8 @@
 //! A small ext4 volume built by hand, for tests that break one field at a time.
 //!
 //! ```text
-//!   group 0 (2048 blocks of 1 KiB from block 1)   copy, descriptors, 4 reserved, tables, 100 used
+//!   group 0 (2048 blocks of 1 KiB from block 1)   copy, descriptors, 4 reserved, tables, 100 used: of these
+//!                                                 block 20 is the root directory, the rest is nobody's
 //!   group 1 (2048)                                the same, and a journal of 1100 blocks
 //!   group 2 (500)                                 tables; its bitmap is implied
 //! ```
@@ -21,7 +22,9 @@ pub(super) const FREE: [u64; 3] = [2048 - 116, 2048 - 16 - 1100, 500 - 10];
 pub(super) const SUPERBLOCK: usize = 1024;
 pub(super) const DESCRIPTORS: usize = 2 * BLOCK;
 pub(super) const BITMAPS: [usize; 3] = [7 * BLOCK, 2055 * BLOCK, 4097 * BLOCK];
+pub(super) const INODE_BITMAPS: [usize; 2] = [8 * BLOCK, 2056 * BLOCK];
 pub(super) const JOURNAL_INODE: usize = 9 * BLOCK + 7 * 256;
+pub(super) const ROOT_DIRECTORY: usize = 20 * BLOCK;
 
 pub(super) struct Sample {
     pub bytes: Vec<u8>,
@@ -67,7 +70,10 @@ impl Sample {
         }
         sample.use_bits(0, 0..116);
         sample.use_bits(1, 0..16 + 1100);
+        sample.bytes[INODE_BITMAPS[0]..][..2].copy_from_slice(&[0xFF, 0x03]);
         sample.put_journal_inode();
+        sample.put_inode(2, 0x41ED, 2, 1024, &[0x0001_F30A, 4, 0, 0, 1, 20]);
+        sample.put_names(&[(2, b"."), (2, b"..")]);
         sample.put_log(&Log::new(Protection::V3));
         sample.seal();
         sample
@@ -112,15 +118,55 @@ impl Sample {
     }
 
     fn put_journal_inode(&mut self) {
-        let at = JOURNAL_INODE;
-        self.put16(at, 0x8180);
-        self.put32(at + 4, JOURNAL_BLOCKS * 1024);
-        self.put16(at + 0x1A, 1);
+        let words = [0x0001_F30A, 4, 0, 0, JOURNAL_BLOCKS, JOURNAL as u32];
+        self.put_inode(8, 0x8180, 1, JOURNAL_BLOCKS * 1024, &words);
+    }
+
+    /// The byte at which inode `number` of the first two groups lies.
+    pub(super) fn inode_at(number: u32) -> usize {
+        let place = number as usize - 1;
+        [9, 2057][place / 32] * BLOCK + place % 32 * 256
+    }
+
+    /// An inode with an extent tree, whose root has these words.
+    pub(super) fn put_inode(&mut self, number: u32, mode: u16, links: u16, size: u32, words: &[u32]) {
+        let at = Self::inode_at(number);
+        self.bytes[at..at + 256].fill(0);
+        self.put16(at, mode);
+        self.put32(at + 4, size);
+        self.put16(at + 0x1A, links);
         self.put32(at + 0x20, 0x8_0000);
         self.put16(at + 0x80, 32);
-        for (word, value) in [0x0001_F30A, 4, 0, 0, JOURNAL_BLOCKS, JOURNAL as u32].into_iter().enumerate() {
+        for (word, &value) in words.iter().enumerate() {
             self.put32(at + 0x28 + word * 4, value);
         }
+    }
+
+    /// Says in the inode bitmap that inode `number` of the first two groups is in use.
+    pub(super) fn use_inode(&mut self, number: u32) {
+        let place = number as usize - 1;
+        self.bytes[INODE_BITMAPS[place / 32] + place % 32 / 8] |= 1 << (place % 8);
+    }
+
+    /// Makes the root directory hold these names.
+    pub(super) fn put_names(&mut self, names: &[(u32, &[u8])]) {
+        let block = self.names(names);
+        self.bytes[ROOT_DIRECTORY..][..BLOCK].copy_from_slice(&block);
+    }
+
+    /// A block of a directory with these names.
+    pub(super) fn names(&self, names: &[(u32, &[u8])]) -> Vec<u8> {
+        let mut block = Vec::new();
+        for (position, (inode, name)) in names.iter().enumerate() {
+            let end = (block.len() + 8 + name.len()).next_multiple_of(4);
+            let end = if position + 1 == names.len() { BLOCK } else { end };
+            block.extend(inode.to_le_bytes());
+            block.extend(u16::try_from(end + 4 - block.len()).unwrap().to_le_bytes());
+            block.extend([u8::try_from(name.len()).unwrap(), 0]);
+            block.extend(*name);
+            block.resize(end, 0);
+        }
+        block
     }
 
     /// Writes a log into the journal.
@@ -168,20 +214,25 @@ impl Sample {
             self.put16(at + 0x1E, crc);
         }
         if metadata_csum {
-            let (low, high) = (JOURNAL_INODE + 0x7C, JOURNAL_INODE + 0x82);
-            self.put16(low, 0);
-            self.put16(high, 0);
-            let inode = &self.bytes[JOURNAL_INODE..][..256];
-            let crc = crc32c(crc32c(crc32c(seed, &8u32.to_le_bytes()), &[0; 4]), inode);
-            self.put16(low, crc as u16);
-            self.put16(high, (crc >> 16) as u16);
+            for number in 1..=64u32 {
+                let at = Self::inode_at(number);
+                if self.bytes[at..at + 256].iter().all(|&byte| byte == 0) {
+                    continue;
+                }
+                self.put16(at + 0x7C, 0);
+                self.put16(at + 0x82, 0);
+                let inode = &self.bytes[at..][..256];
+                let crc = crc32c(crc32c(crc32c(seed, &number.to_le_bytes()), &inode[0x64..0x68]), inode);
+                self.put16(at + 0x7C, crc as u16);
+                self.put16(at + 0x82, (crc >> 16) as u16);
+            }
             let crc = crc32c(START, &self.bytes[SUPERBLOCK..][..0x3FC]);
             self.put32(SUPERBLOCK + 0x3FC, crc);
         }
     }
 
     pub(super) fn detect(&self) -> Detected {
-        probe(&self.bytes, Context { sector_size: 512 }).expect("the sample is ext")
+        probe(&self.bytes, Context { sector_size: 512 }).expect("the sample is ext").heard(&self.bytes)
     }
 
     #[track_caller]
@@ -190,6 +241,10 @@ impl Sample {
             Mapping::Mapped(map) => map,
             Mapping::Declined(decline) => panic!("declined: {decline:?}"),
         }
+    }
+
+    pub(super) fn copy(&self) -> Self {
+        Self { bytes: self.bytes.clone() }
     }
 
     #[track_caller]

@@ -9,15 +9,18 @@
 //! ```
 //! Source: the kernel's `ext4/super.rst`; limits as the kernel's mount and `mke2fs` have them.
 
+use std::ops::Range;
+
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::checksum;
 use super::features::{self, Features};
 use super::site;
+use crate::error::{Error, Site};
 use crate::fs::{Decline, DeclineReason, Stop};
 use crate::io::{ReadAt, read_struct};
-use crate::units::{index, mul};
+use crate::units::{add, index, mul, round_up};
 
 /// Where the superblock lies, whatever the block size.
 pub(super) const OFFSET: u64 = 1024;
@@ -27,6 +30,12 @@ const STATE_VALID: u16 = 0x1;
 const STATE_ERROR: u16 = 0x2;
 /// How many groups one volume may have: 64 TiB (the largest VHDX) in groups of 128 MiB.
 const MAX_GROUPS: u64 = 1 << 19;
+/// s_creator_os of GNU/Hurd, which keeps a block of its own in inodes.
+const OS_HURD: u32 = 1;
+/// The largest group descriptor that the kernel and libext2fs take.
+const MAX_DESCRIPTOR: u16 = 1024;
+/// The part of an inode that s_min_extra_isize and s_want_extra_isize come on top of.
+const SMALL_INODE: u64 = 128;
 
 /// The superblock as it lies on the volume.
 #[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -81,7 +90,8 @@ pub(super) struct RawSuperblock {
     s_blocks_count_hi: U32,
     s_r_blocks_count_hi: U32,
     s_free_blocks_count_hi: U32,
-    s_extra_isize: [u8; 4],
+    s_min_extra_isize: U16,
+    s_want_extra_isize: U16,
     s_flags: U32,
     s_raid_stride: U16,
     s_mmp_interval: U16,
@@ -93,12 +103,15 @@ pub(super) struct RawSuperblock {
     s_kbytes_written: U64,
     s_snapshots_and_errors: [u8; 128],
     s_mount_opts: [u8; 64],
-    s_quota_inums: [u8; 8],
+    s_quota_inums: [U32; 2],
     s_overhead_blocks: U32,
     s_backup_bgs: [U32; 2],
-    s_encryption_and_more: [u8; 28],
+    s_encryption_and_more: [u8; 24],
+    s_prj_quota_inum: U32,
     s_checksum_seed: U32,
-    s_reserved: [u8; 392],
+    s_times_high_and_encoding: [u8; 12],
+    s_orphan_file_inum: U32,
+    s_reserved: [u8; 376],
     s_checksum: U32,
 }
 
@@ -131,6 +144,12 @@ pub(super) struct Superblock {
     pub inodes: u32,
     pub inodes_per_group: u32,
     pub inode_size: u64,
+    /// The first inode number that is not reserved.
+    pub first_inode: u32,
+    /// Inodes that the superblock names, and for what.
+    pub named_inodes: Vec<(u32, &'static str)>,
+    /// Whether GNU/Hurd made it.
+    pub is_hurd: bool,
     /// Blocks of one group's inode table.
     pub inode_table_blocks: u64,
     /// Bytes of one group descriptor: 32, or 64 and more.
@@ -170,11 +189,8 @@ impl RawSuperblock {
         (!name.is_empty()).then(|| String::from_utf8_lossy(name).into_owned())
     }
 
-    /// The feature words; the original revision has none.
+    /// The feature words as they stand. The original revision has none: see [`Superblock::parse`].
     pub(super) fn features(&self) -> Features {
-        if self.s_rev_level.get() == 0 {
-            return Features::default();
-        }
         Features {
             compat: self.s_feature_compat.get(),
             incompat: self.s_feature_incompat.get(),
@@ -186,6 +202,32 @@ impl RawSuperblock {
         self.s_rev_level.get() > 0
     }
 
+    /// Declines the original revision with features set: the kernel heeds the words, other programs do not,
+    /// and a pending journal would be one of them.
+    fn require_revision(&self, features: Features) -> Result<(), Decline> {
+        if self.dynamic() || features == Features::default() {
+            return Ok(());
+        }
+        Err(damaged("it is of revision 0, which has no features, and has some".to_owned(), 0x4C))
+    }
+
+    /// The inodes that it names for the file system's own use.
+    fn named_inodes(&self, features: Features) -> Vec<(u32, &'static str)> {
+        let has_quota = features.has(features::QUOTA);
+        let [user, group] = self.s_quota_inums;
+        let all = [
+            (features.has(features::HAS_JOURNAL), self.s_journal_inum, "the journal"),
+            (has_quota, user, "user quotas"),
+            (has_quota, group, "group quotas"),
+            (has_quota && features.has(features::PROJECT), self.s_prj_quota_inum, "project quotas"),
+            (features.has(features::ORPHAN_FILE), self.s_orphan_file_inum, "the orphan file"),
+        ];
+        let used = all.into_iter().filter(|(used, number, _)| *used && number.get() != 0);
+        let mut named: Vec<_> = used.map(|(_, number, purpose)| (number.get(), purpose)).collect();
+        named.push((super::inode::ROOT, "the root directory"));
+        named
+    }
+
     fn require_checksum(&self, features: Features) -> Result<(), Decline> {
         if !features.has(features::METADATA_CSUM) {
             return Ok(());
@@ -195,9 +237,11 @@ impl RawSuperblock {
                 DeclineReason::UnknownFeature,
                 format!("The metadata checksums are of the unknown type {}.", self.s_checksum_type),
             )
-            .at(site("ext superblock", OFFSET.saturating_add(0x175))));
+            .at(field_at(0x175)));
         }
-        let covered = self.as_bytes().get(..0x3FC).unwrap_or_default();
+        let Some(covered) = self.as_bytes().get(..0x3FC) else {
+            return Err(damaged("it is too short".to_owned(), 0x3FC));
+        };
         let found = self.s_checksum.get();
         let expected = checksum::crc32c(checksum::START, covered);
         if found == expected {
@@ -213,14 +257,22 @@ impl Superblock {
         let features = raw.features();
         features.require_understood()?;
         raw.require_checksum(features)?;
+        raw.require_revision(features)?;
+        let is_hurd = raw.s_creator_os.get() == OS_HURD;
+        if is_hurd && (features.has(features::BIT64) || features.has(features::EA_INODE)) {
+            return Err(impossible("s_creator_os, which has no such features,", OS_HURD, 0x48));
+        }
 
         let block_size = 1024u64.checked_shl(raw.s_log_block_size.get()).unwrap_or(0);
         let bigalloc = features.has(features::BIGALLOC);
+        if bigalloc && !features.has(features::EXTENTS) {
+            return Err(impossible("s_feature_ro_compat with bigalloc and no extents", "wrong", 0x64));
+        }
         let cluster_shift = raw.s_log_cluster_size.get().checked_sub(raw.s_log_block_size.get());
         let blocks_per_cluster = match (bigalloc, cluster_shift) {
-            (false, _) => 1,
+            (false, Some(0)) => 1,
             (true, Some(shift)) if shift <= 16 => 1u64 << shift,
-            (true, _) => return Err(impossible("s_log_cluster_size", raw.s_log_cluster_size.get(), 0x1C)),
+            _ => return Err(impossible("s_log_cluster_size", raw.s_log_cluster_size.get(), 0x1C)),
         };
 
         let high = |value: U32| {
@@ -235,8 +287,12 @@ impl Superblock {
             )));
         }
 
+        let reserved = u64::from(raw.s_r_blocks_count_lo.get()) | high(raw.s_r_blocks_count_hi);
+        if reserved > blocks / 2 {
+            return Err(impossible("s_r_blocks_count", reserved, 0x8));
+        }
         let first_data_block = u64::from(raw.s_first_data_block.get());
-        let cluster_size = block_size.saturating_mul(blocks_per_cluster);
+        let cluster_size = mul(block_size, blocks_per_cluster, "the size of a cluster")?;
         if first_data_block != u64::from(cluster_size == 1024) || first_data_block >= blocks {
             return Err(impossible("s_first_data_block", first_data_block, 0x14));
         }
@@ -248,12 +304,15 @@ impl Superblock {
         let clusters_per_group = blocks_per_group.checked_div(blocks_per_cluster).unwrap_or(0);
         let whole = clusters_per_group.checked_mul(blocks_per_cluster) == Some(blocks_per_group)
             && clusters_per_group.is_multiple_of(8)
-            && (1..=block_size.saturating_mul(8)).contains(&clusters_per_group)
-            && (!bigalloc || u64::from(raw.s_clusters_per_group.get()) == clusters_per_group);
+            && clusters_per_group > 0
+            && clusters_per_group / 8 <= block_size
+            && u64::from(raw.s_clusters_per_group.get()) == clusters_per_group;
         if !whole {
             return Err(impossible("s_blocks_per_group", blocks_per_group, 0x20));
         }
-        let groups = blocks.saturating_sub(first_data_block).div_ceil(blocks_per_group.max(1));
+        // Both were checked: neither can wrap or be zero.
+        let in_groups = blocks.checked_sub(first_data_block).unwrap_or(0);
+        let groups = in_groups.div_ceil(blocks_per_group.max(1));
         if groups > MAX_GROUPS {
             return Err(Stop::Decline(Decline::new(
                 DeclineReason::NotSupported,
@@ -263,12 +322,32 @@ impl Superblock {
 
         let (inode_size, descriptor_size) = sizes(raw, features, block_size)?;
         let inodes_per_group = u64::from(raw.s_inodes_per_group.get());
-        let inode_table_blocks = inodes_per_group.saturating_mul(inode_size).div_ceil(block_size);
-        if inodes_per_group > block_size.saturating_mul(8) || inode_table_blocks >= blocks_per_group {
+        let table_len = mul(inodes_per_group, inode_size, "the size of an inode table")?;
+        let inode_table_blocks = table_len.div_ceil(block_size);
+        if inodes_per_group.div_ceil(8) > block_size
+            || table_len < block_size
+            || inode_table_blocks >= blocks_per_group
+        {
             return Err(impossible("s_inodes_per_group", inodes_per_group, 0x28));
         }
+        if groups.checked_mul(inodes_per_group) != Some(raw.s_inodes_count.get().into()) {
+            return Err(impossible("s_inodes_count", raw.s_inodes_count.get(), 0x0));
+        }
+        let first_inode = if raw.dynamic() { raw.s_first_ino.get() } else { super::inode::FIRST_USUAL };
+        if first_inode < super::inode::FIRST_USUAL {
+            return Err(impossible("s_first_ino", first_inode, 0x54));
+        }
+        if raw.dynamic() && u64::from(raw.s_reserved_gdt_blocks.get()) > block_size / 4 {
+            return Err(impossible("s_reserved_gdt_blocks", raw.s_reserved_gdt_blocks.get(), 0xCE));
+        }
+        if features.has(features::EXTRA_ISIZE) && inode_size > SMALL_INODE {
+            let extra = raw.s_want_extra_isize.get().max(raw.s_min_extra_isize.get());
+            if add(SMALL_INODE, extra.into(), "an inode")? > inode_size {
+                return Err(impossible("s_want_extra_isize or s_min_extra_isize", extra, 0x15C));
+            }
+        }
 
-        let groups = u32::try_from(groups).unwrap_or(u32::MAX);
+        let groups = u32::try_from(groups).map_err(|_| Error::internal("more groups than were allowed"))?;
         let superblock = Self {
             features,
             block_size,
@@ -281,6 +360,9 @@ impl Superblock {
             inodes: raw.s_inodes_count.get(),
             inodes_per_group: raw.s_inodes_per_group.get(),
             inode_size,
+            first_inode,
+            named_inodes: raw.named_inodes(features),
+            is_hurd,
             inode_table_blocks,
             descriptor_size,
             reserved_gdt_blocks: if raw.dynamic() { u64::from(raw.s_reserved_gdt_blocks.get()) } else { 0 },
@@ -315,7 +397,7 @@ impl Superblock {
     /// A kernel keeps "valid" set while it uses a volume with a journal, and clears it without one;
     /// so "not valid" always means that only `e2fsck` can tell what the bitmaps are worth.
     pub(super) fn require_clean(&self) -> Result<(), Decline> {
-        let at = site("ext superblock", OFFSET.saturating_add(0x3A));
+        let at = field_at(0x3A);
         if self.state & STATE_ERROR != 0 {
             return Err(Decline::new(
                 DeclineReason::ErrorState,
@@ -345,14 +427,42 @@ impl Superblock {
         u64::from(self.groups).div_ceil(self.descriptors_per_block())
     }
 
-    /// The first byte of `block`.
-    pub(super) fn byte_of(&self, block: u64) -> u64 {
-        block.saturating_mul(self.block_size)
+    /// The first byte of `block`, or the length of so many blocks.
+    pub(super) fn byte_of(&self, block: u64) -> Result<u64, Error> {
+        mul(block, self.block_size, "the place of a block")
     }
 
     /// The bytes of one block, as a length in memory.
-    pub(super) fn block_len(&self) -> usize {
-        index(self.block_size, "a block").unwrap_or(0)
+    pub(super) fn block_len(&self) -> Result<usize, Error> {
+        index(self.block_size, "a block")
+    }
+
+    /// The bytes of one cluster.
+    pub(super) fn cluster_size(&self) -> u64 {
+        // Checked when the superblock was read: it is at most 64 KiB times 2¹⁶.
+        self.block_size.checked_mul(self.blocks_per_cluster).unwrap_or(self.block_size)
+    }
+
+    /// The clusters that `blocks` lie in, as blocks.
+    pub(super) fn whole_clusters(&self, blocks: Range<u64>) -> Result<Range<u64>, Error> {
+        const WHAT: &str = "the place of a cluster";
+        // Both ends are inside the groups, whose first block begins a cluster; the last one may be short.
+        let inside = |block: u64| block.checked_sub(self.first_data_block).unwrap_or(0);
+        let start = inside(blocks.start).checked_div(self.blocks_per_cluster).unwrap_or(0);
+        let start = add(mul(start, self.blocks_per_cluster, WHAT)?, self.first_data_block, WHAT)?;
+        let end = round_up(inside(blocks.end), self.blocks_per_cluster, WHAT)?;
+        Ok(start..add(end, self.first_data_block, WHAT)?.min(self.blocks))
+    }
+
+    /// The group of inode `number` and its place in the table there, if there is such an inode.
+    pub(super) fn place_of_inode(&self, number: u32) -> Option<(u32, u32)> {
+        let from_zero = number.checked_sub(1).filter(|_| number <= self.inodes)?;
+        Some((from_zero.checked_div(self.inodes_per_group)?, from_zero.checked_rem(self.inodes_per_group)?))
+    }
+
+    /// The bytes in groups: all but the block of the boot code, where that is in none.
+    pub(super) fn grouped_bytes(&self) -> Result<u64, Error> {
+        self.byte_of(self.blocks.checked_sub(self.first_data_block).unwrap_or(0))
     }
 
     /// Whether `block` belongs to a group.
@@ -368,7 +478,9 @@ fn sizes(raw: &RawSuperblock, features: Features, block_size: u64) -> Result<(u6
         return Err(impossible("s_inode_size", inode_size, 0x58));
     }
     let descriptor_size = if features.has(features::BIT64) { raw.s_desc_size.get() } else { 32 };
-    let fits = descriptor_size.is_power_of_two() && u64::from(descriptor_size) <= block_size;
+    let fits = descriptor_size.is_power_of_two()
+        && descriptor_size <= MAX_DESCRIPTOR
+        && u64::from(descriptor_size) <= block_size;
     if !fits || (features.has(features::BIT64) && descriptor_size < 64) {
         return Err(impossible("s_desc_size", u64::from(descriptor_size), 0xFE));
     }
@@ -396,7 +508,12 @@ fn damaged(what: String, at: u64) -> Decline {
         DeclineReason::Inconsistent,
         format!("The superblock makes no sense ({what}). Run e2fsck on the file system, then try again."),
     )
-    .at(site("ext superblock", OFFSET.saturating_add(at)))
+    .at(field_at(at))
+}
+
+/// The place of the superblock's byte `at`, which is below its 1024.
+fn field_at(at: u64) -> Site {
+    site("ext superblock", OFFSET | at)
 }
 
 #[cfg(test)]
@@ -422,7 +539,11 @@ mod tests {
             (offset_of!(RawSuperblock, s_mmp_block), 0x168),
             (offset_of!(RawSuperblock, s_log_groups_per_flex), 0x174),
             (offset_of!(RawSuperblock, s_backup_bgs), 0x24C),
+            (offset_of!(RawSuperblock, s_want_extra_isize), 0x15E),
+            (offset_of!(RawSuperblock, s_quota_inums), 0x240),
+            (offset_of!(RawSuperblock, s_prj_quota_inum), 0x26C),
             (offset_of!(RawSuperblock, s_checksum_seed), 0x270),
+            (offset_of!(RawSuperblock, s_orphan_file_inum), 0x280),
             (offset_of!(RawSuperblock, s_checksum), 0x3FC),
         ] {
             assert_eq!(field, at);
@@ -461,6 +582,21 @@ mod tests {
             ("more clusters than bits", Sample::new().with32(0x20, 8200)),
             ("clusters smaller than blocks", Sample::new().with32(0x18, 1).with_bits(0x64, 0x200)),
             ("huge clusters", Sample::new().with32(0x1C, 17).with_bits(0x64, 0x200)),
+            ("clusters without bigalloc", Sample::new().with32(0x1C, 1)),
+            ("another count of clusters", Sample::new().with32(0x24, 1024)),
+            ("bigalloc without extents", Sample::new().with32(0x60, 0x82).with_bits(0x64, 0x200)),
+            ("more inodes than the groups have", Sample::new().with32(0x00, 97)),
+            ("fewer inodes than the groups have", Sample::new().with32(0x00, 64)),
+            ("less than a block of inodes", Sample::new().with32(0x28, 2).with32(0x00, 6)),
+            ("more than half of it reserved", Sample::new().with32(0x08, 2299)),
+            ("no reserved inodes", Sample::new().with32(0x54, 10)),
+            ("too many reserved descriptors", Sample::new().with16(0xCE, 257)),
+            ("fields longer than an inode", Sample::new().with_bits(0x64, 0x40).with16(0x15E, 129)),
+            ("fields longer than an inode, at least", Sample::new().with_bits(0x64, 0x40).with16(0x15C, 129)),
+            ("GNU/Hurd with 64 bits", Sample::new().with32(0x48, 1)),
+            ("GNU/Hurd with values in inodes", Sample::new().with32(0x48, 1).with32(0x60, 0x442)),
+            ("revision 0 with features", Sample::new().with32(0x4C, 0)),
+            ("revision 0 with a journal", Sample::new().with32(0x4C, 0).with32(0x60, 0).with32(0x64, 0)),
             ("no clusters in a group", Sample::new().with32(0x1C, 16).with_bits(0x64, 0x200)),
             ("an inode table as large as a group", Sample::new().with32(0x28, 8192)),
             ("more inodes than bits", Sample::new().with32(0x28, 8193)),
