@@ -13,11 +13,11 @@ use crate::units::len64;
 /// Calls `free` with every run of zero bits among the first `bits` bits, ascending. What a bitmap
 /// shorter than that does not tell counts as used.
 pub(super) fn free_runs(bitmap: &[u8], bits: u64, mut free: impl FnMut(Range<u64>)) {
-    let bits = bits.min(len64(bitmap.len()).checked_mul(8).unwrap_or(u64::MAX));
+    let bits = bits.min(len64(bitmap.len()) << 3);
     let mut open: Option<u64> = None;
     for (chunk, base) in bitmap.chunks(8).zip((0..bits).step_by(64)) {
         // `base` is below `bits`, a multiple of 64, and positions in a word are below 64.
-        let word = word(chunk) | past_end(bits.checked_sub(base).unwrap_or(0));
+        let word = word(chunk) | past_end(bits.abs_diff(base));
         let mut at = 0;
         while at < u64::BITS {
             let rest = word >> at;

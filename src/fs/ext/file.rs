@@ -86,7 +86,8 @@ pub(super) fn read_file(
         }
         match lead {
             Lead::Blocks(mut run) if run.logical == file.len && !run.unwritten => {
-                run.len = run.len.min(blocks.checked_sub(file.len).unwrap_or(0));
+                // The last extent may go on behind the end of the file.
+                run.len = run.len.min(blocks.abs_diff(file.len));
                 file.push(run)?;
             }
             Lead::Blocks(run) if run.unwritten => {

@@ -216,7 +216,7 @@ fn descriptor_block(superblock: &Superblock, which: u64) -> Result<u64, Error> {
     const WHAT: &str = "the place of group descriptors";
     if !superblock.features.has(features::META_BG) || which < superblock.first_meta_group {
         // The superblock is in block 1 where blocks have 1 KiB, even if groups begin at block 0.
-        let after_superblock = 1 + u64::from(superblock.block_size == 1024);
+        let after_superblock = if superblock.block_size == 1024 { 2 } else { 1 };
         return add(after_superblock, which, WHAT);
     }
     let number = mul(which, superblock.descriptors_per_block(), WHAT)?;

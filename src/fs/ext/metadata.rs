@@ -123,7 +123,7 @@ impl Metadata {
         let mut from = 0u64;
         for range in self.ranges.iter().skip(first).take_while(|range| range.start < blocks.end) {
             // A table may begin in the group before.
-            let start = range.start.checked_sub(blocks.start).unwrap_or(0);
+            let start = range.start.saturating_sub(blocks.start);
             let start = start.checked_div(ratio).ok_or_else(no_cluster)?;
             if from < start {
                 free.push(from..start);

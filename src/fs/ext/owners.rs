@@ -409,7 +409,7 @@ impl Walk {
         let leads = blockmap::max_leads(&self.superblock).max(1);
         let count = BATCH_LEADS.checked_div(leads).unwrap_or(1).clamp(1, BATCH);
         let count = index(count, "a batch of blocks")?.min(self.queue.len());
-        let mut batch = self.queue.split_off(self.queue.len().checked_sub(count).unwrap_or(0));
+        let mut batch: Vec<Work> = (0..count).map_while(|_| self.queue.pop()).collect();
         let longest = READ.checked_div(self.superblock.block_size).unwrap_or(1).max(1);
         for work in &mut batch {
             if let Some(rest) = work.len.checked_sub(longest).filter(|&rest| rest > 0) {
@@ -430,7 +430,7 @@ impl Walk {
             let bytes = read_vec(volume, start, index(len, "blocks of maps")?)?;
             let (now, later) = rest.split_at_checked(together).unwrap_or((rest, &[]));
             for work in now {
-                let inside = work.block.checked_sub(first.block).unwrap_or(0);
+                let inside = distance(first.block, work.block)?;
                 let from = index(self.superblock.byte_of(inside)?, "a block")?;
                 let len = index(self.superblock.byte_of(work.len)?, "a block")?;
                 let part = bytes.get(from..).and_then(|rest| rest.get(..len));
@@ -539,14 +539,19 @@ fn near(rest: &[Work], block_size: u64) -> Result<(usize, u64), Error> {
     let mut count = 1usize;
     for work in rest.iter().skip(1) {
         let work_end = add(work.block, work.len, "a block")?.max(end);
-        let len = work_end.checked_sub(first.block).unwrap_or(0);
+        let len = distance(first.block, work_end)?;
         if work.block > add(end, gap, "a block")? || len > longest {
             break;
         }
         end = work_end;
         count = next(count)?;
     }
-    Ok((count, end.checked_sub(first.block).unwrap_or(0)))
+    Ok((count, distance(first.block, end)?))
+}
+
+/// How many blocks `to` is behind `from`, in a list that is sorted.
+fn distance(from: u64, to: u64) -> Result<u64, Error> {
+    to.checked_sub(from).ok_or_else(|| Error::internal("blocks out of order"))
 }
 
 fn next(count: usize) -> Result<usize, Error> {

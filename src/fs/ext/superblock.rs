@@ -310,8 +310,9 @@ impl Superblock {
         if !whole {
             return Err(impossible("s_blocks_per_group", blocks_per_group, 0x20));
         }
-        // Both were checked: neither can wrap or be zero.
-        let in_groups = blocks.checked_sub(first_data_block).unwrap_or(0);
+        let in_groups = blocks
+            .checked_sub(first_data_block)
+            .ok_or_else(|| impossible("s_first_data_block", first_data_block, 0x14))?;
         let groups = in_groups.div_ceil(blocks_per_group.max(1));
         if groups > MAX_GROUPS {
             return Err(Stop::Decline(Decline::new(
@@ -446,11 +447,15 @@ impl Superblock {
     /// The clusters that `blocks` lie in, as blocks.
     pub(super) fn whole_clusters(&self, blocks: Range<u64>) -> Result<Range<u64>, Error> {
         const WHAT: &str = "the place of a cluster";
-        // Both ends are inside the groups, whose first block begins a cluster; the last one may be short.
-        let inside = |block: u64| block.checked_sub(self.first_data_block).unwrap_or(0);
-        let start = inside(blocks.start).checked_div(self.blocks_per_cluster).unwrap_or(0);
+        // The first block of the groups begins a cluster; the last cluster may be short.
+        let inside = |block: u64| {
+            let inside = block.checked_sub(self.first_data_block);
+            inside.ok_or_else(|| Error::internal("a block before the first group"))
+        };
+        let start = inside(blocks.start)?.checked_div(self.blocks_per_cluster);
+        let start = start.ok_or_else(|| Error::internal("a cluster without blocks"))?;
         let start = add(mul(start, self.blocks_per_cluster, WHAT)?, self.first_data_block, WHAT)?;
-        let end = round_up(inside(blocks.end), self.blocks_per_cluster, WHAT)?;
+        let end = round_up(inside(blocks.end)?, self.blocks_per_cluster, WHAT)?;
         Ok(start..add(end, self.first_data_block, WHAT)?.min(self.blocks))
     }
 
@@ -462,7 +467,8 @@ impl Superblock {
 
     /// The bytes in groups: all but the block of the boot code, where that is in none.
     pub(super) fn grouped_bytes(&self) -> Result<u64, Error> {
-        self.byte_of(self.blocks.checked_sub(self.first_data_block).unwrap_or(0))
+        // The first data block is below the count of blocks, see above.
+        self.byte_of(self.blocks.abs_diff(self.first_data_block))
     }
 
     /// Whether `block` belongs to a group.
