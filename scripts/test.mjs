@@ -18,8 +18,9 @@ await main(async () => {
   if (unknown.length > 0) {
     throw new Stop(`No step ${unknown.join(', ')}; there are: ${steps.map(({ name }) => name).join(', ')}`);
   }
-  await prepareTests();
-  const chosen = (/** @type {import('./lib/steps.mjs').Step} */ { name, always }) =>
+  const isChosen = (/** @type {import('./lib/steps.mjs').Step} */ { name, always }) =>
     wanted.length === 0 || always || wanted.some((start) => name.startsWith(start));
-  return runSteps(steps.filter(chosen), { strict: values.strict });
+  const chosen = steps.filter(isChosen);
+  await prepareTests(chosen);
+  return runSteps(chosen, { strict: values.strict });
 });

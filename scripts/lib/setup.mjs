@@ -22,13 +22,22 @@ export async function preparePage() {
   await buildPage();
 }
 
-/** The tools of the tests; building is a step of the test run itself. */
-export async function prepareTests() {
+/** What steps of the test run may need, in the order in which it is set up. */
+const needs = /** @type {const} */ ({
+  'wasm-bindgen': () => ensureCargoTool(wasmBindgen()),
+  'wasm-pack': () => ensureCargoTool(wasmPack),
+  geckodriver: () => ensureCargoTool(geckodriver),
+  packages: () => ensurePackages(testPackages),
+  python: ensurePython,
+});
+/** @typedef {keyof typeof needs} Need */
+
+/** The tools of these steps; building is a step of the test run itself. */
+export async function prepareTests(/** @type {{ needs?: Need[] }[]} */ steps) {
   await ensureNodeModules();
   await ensureRust();
-  await ensureCargoTool(wasmBindgen());
-  await ensureCargoTool(wasmPack);
-  await ensureCargoTool(geckodriver);
-  await ensurePackages(testPackages);
-  await ensurePython();
+  const wanted = new Set(steps.flatMap((step) => step.needs ?? []));
+  for (const [need, ensure] of Object.entries(needs)) {
+    if (wanted.has(/** @type {Need} */ (need))) await ensure();
+  }
 }

@@ -16,6 +16,7 @@ import { buildWasm } from './wasm.mjs';
  * @property {boolean} [lint] also part of `npm run lint`
  * @property {boolean} [always] part of every run: others build on it, and it is quick when nothing changed
  * @property {string[]} [programs] without one of which the step is skipped
+ * @property {import('./setup.mjs').Need[]} [needs] what is set up for it
  */
 
 const minutes = (/** @type {number} */ count) => count * 60_000;
@@ -43,11 +44,11 @@ export const steps = [
   cargoTests('cargo test', 'cargo', 'test', '--workspace', '--no-fail-fast', '--', '--show-output'),
   build('page', buildPage),
   nodeTests('scripts', 'tests/scripts'),
-  nodeTests('cli', 'tests/cli'),
+  nodeTests('cli', 'tests/cli', 'packages', 'python'),
   nodeTests('package', 'tests/package'),
   wasmPack('chrome', 'chromium', 'chromedriver'),
   wasmPack('firefox', 'firefox-esr', 'geckodriver'),
-  nodeTests('e2e', 'tests/e2e'),
+  nodeTests('e2e', 'tests/e2e', 'packages'),
 ];
 
 /** @returns {Step} a program that succeeds or fails: one test */
@@ -83,6 +84,7 @@ function build(/** @type {string} */ what, /** @type {() => Promise<void>} */ wo
 function cargoTests(/** @type {string} */ name, /** @type {string} */ command, /** @type {string[]} */ ...args) {
   return {
     name,
+    needs: ['packages', 'python'],
     async run() {
       const { code, output, timedOut } = await attempt(command, args, { limit: minutes(15) });
       return {
@@ -102,13 +104,18 @@ function wasmPack(
   const args = ['--headless', `--${browser}`, `--${driver}`, which(driver) ?? driver, '--mode', 'no-install'];
   // wasm-pack compiles first and then runs `cargo test`: one profile for both, or all is compiled twice.
   const step = cargoTests(`wasm-pack ${browser}`, 'wasm-pack', 'test', ...args, '--', '--profile', 'test');
-  return { ...step, programs: [program, driver] };
+  return { ...step, programs: [program, driver], needs: ['wasm-bindgen', 'wasm-pack', 'geckodriver', 'packages'] };
 }
 
 /** @returns {Step} the files `*.test.mjs` of a folder */
-function nodeTests(/** @type {string} */ name, /** @type {string} */ folder) {
+function nodeTests(
+  /** @type {string} */ name,
+  /** @type {string} */ folder,
+  /** @type {import('./setup.mjs').Need[]} */ ...needs
+) {
   return {
     name,
+    needs,
     async run() {
       const path = inRoot(folder);
       const files = existsSync(path) ? readdirSync(path).filter((file) => file.endsWith('.test.mjs')) : [];

@@ -2,8 +2,8 @@
 //! comes out. `toolbox` holds what the tests share; a test that lacks a tool or an image says so with
 //! `toolbox::skip` and is counted as skipped.
 //!
-//! `tests/web.rs` is a crate of its own, since it runs in a browser.
-#![cfg(not(target_family = "wasm"))]
+//! The tools are those of Linux and other Unixes. `tests/web.rs` is a crate of its own, since it runs in a browser.
+#![cfg(unix)]
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::as_conversions,
