@@ -142,8 +142,7 @@ fn a_blob_is_compacted_and_verified() {
     assert!(number(&verification, "comparedBytes") >= BLOCK as f64);
 
     let (a, b) = (source("disk.vhd", &image), source("out.vhd", &output));
-    let mut comparison =
-        Comparison::open(&a, &b, Vec::new(), &tsify::Ts::new_unchecked(options())).unwrap();
+    let mut comparison = Comparison::open(&a, &b, Vec::new(), &tsify::Ts::new_unchecked(options())).unwrap();
     while !get(&comparison.step(1e6).unwrap().into(), "finished").is_truthy() {}
     assert!(comparison.report().unwrap().is_some());
 }

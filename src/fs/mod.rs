@@ -78,6 +78,9 @@ pub struct FreeMap {
     pub free_bytes: u64,
     /// How many bytes the file system's own structures call in use: what owners are expected to have.
     pub used_bytes: u64,
+    /// How many bytes from the volume's start the file system spans, to the end of its last cluster. What lies
+    /// behind that is not the file system's, and stays.
+    pub spans: u64,
     /// Bytes that only a person's word makes dispensable. Disjoint from `free`.
     pub on_request: Vec<(Request, Extents)>,
 }

@@ -72,7 +72,12 @@ fn map(volume: &dyn ReadAt, area: Swap, header: &RawHeader) -> Result<FreeMap, S
     }
     let mut pages = Extents::new();
     pages.push(page..end);
-    Ok(FreeMap { on_request: vec![(Request::PageFiles, pages)], ..FreeMap::default() })
+    Ok(FreeMap {
+        spans: end,
+        used_bytes: end,
+        on_request: vec![(Request::PageFiles, pages)],
+        ..FreeMap::default()
+    })
 }
 
 #[cfg(test)]
@@ -108,7 +113,8 @@ mod tests {
             let page = u64::try_from(page).unwrap();
             let mut pages = Extents::new();
             pages.push(page..page * 4);
-            assert_eq!(map, FreeMap { on_request: vec![(Request::PageFiles, pages)], ..FreeMap::default() });
+            assert_eq!(map.on_request, [(Request::PageFiles, pages)]);
+            assert!(map.free.is_empty());
         }
     }
 

@@ -60,7 +60,13 @@ fn map(volume: &dyn ReadAt, boot: &RawBoot, found: &mut Found) -> Result<FreeMap
         ));
     }
     let free_bytes = checked.free_clusters.saturating_mul(geometry.cluster_size);
-    Ok(FreeMap { free: checked.free, free_bytes, used_bytes: 0, on_request: Vec::new() })
+    Ok(FreeMap {
+        free: checked.free,
+        free_bytes,
+        used_bytes: 0,
+        spans: geometry.cluster(geometry.last_cluster).end,
+        on_request: Vec::new(),
+    })
 }
 
 /// The used part in per cent, rounded down as the specification wants; exfat-fuse rounds up.

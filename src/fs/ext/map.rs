@@ -91,7 +91,16 @@ pub(super) fn free_map(
         .grouped_bytes()?
         .checked_sub(free_bytes)
         .ok_or_else(|| Error::internal("more blocks are free than there are"))?;
-    Ok((FreeMap { free, free_bytes, used_bytes, on_request: Vec::new() }, metadata))
+    Ok((
+        FreeMap {
+            free,
+            free_bytes,
+            used_bytes,
+            spans: superblock.byte_of(superblock.blocks)?,
+            on_request: Vec::new(),
+        },
+        metadata,
+    ))
 }
 
 fn length(range: &Range<u64>) -> Result<u64, Error> {

@@ -54,7 +54,13 @@ fn map(volume: &dyn ReadAt, boot: &RawBoot, found: &mut Found) -> Result<FreeMap
     let scan = table::scan(volume, &geometry)?;
     tree::check(volume, &geometry, scan.linked)?;
     let free_bytes = scan.free_clusters.saturating_mul(geometry.cluster_size);
-    Ok(FreeMap { free: scan.free, free_bytes, used_bytes: 0, on_request: Vec::new() })
+    Ok(FreeMap {
+        free: scan.free,
+        free_bytes,
+        used_bytes: 0,
+        spans: geometry.cluster(geometry.last_cluster).end,
+        on_request: Vec::new(),
+    })
 }
 
 /// A label without its padding; bytes of unknown code pages become replacement characters.

@@ -88,7 +88,8 @@ impl Findings {
 
         refuse_free(&page_files, &clusters.free, "a page file")?;
         let free_bytes = mul(clusters.free_clusters, geometry.cluster_size, "the free space")?;
-        let map = FreeMap { free: clusters.free, free_bytes, used_bytes: 0, on_request: Vec::new() };
+        let spans = mul(geometry.clusters, geometry.cluster_size, "the size of the volume")?;
+        let map = FreeMap { free: clusters.free, free_bytes, used_bytes: 0, spans, on_request: Vec::new() };
         Ok(self.hold_back(map, page_files, shadow::read(volume)?))
     }
 
