@@ -12,6 +12,7 @@ pub(super) const BLOCK: u64 = 16 << 10;
 /// The largest set: 16 MiB of bits, for a volume of 2 TiB.
 const MAX_BLOCKS: u64 = 1 << 27;
 const WORD_BITS: u64 = 64;
+const WORD_MASK: u64 = 63;
 
 /// A set of block numbers.
 pub(super) struct BlockSet {
@@ -51,8 +52,12 @@ impl BlockSet {
 
     /// Adds every block that the bytes touch.
     pub(super) fn insert_bytes(&mut self, bytes: Range<u64>) {
-        for block in number(bytes.start)..bytes.end.div_ceil(BLOCK).min(self.end()) {
-            self.insert(block);
+        let (mut block, end) = (number(bytes.start), bytes.end.div_ceil(BLOCK).min(self.end()));
+        while block < end {
+            let next = next_word(block).min(end);
+            let (word, _) = split(block);
+            self.insert_word(word, from_bit(block) & !from_bit_of_next(next));
+            block = next;
         }
     }
 
@@ -69,7 +74,9 @@ impl BlockSet {
             while at < range.end {
                 let block = number(at);
                 let member = self.contains(block);
-                let end = self.run_end(block).saturating_mul(BLOCK).min(range.end);
+                // Nothing is in the set past the last block, so the rest of the range is alike.
+                let end = self.run_end(block).and_then(|end| end.checked_mul(BLOCK));
+                let end = end.map_or(range.end, |end| end.min(range.end));
                 let part = if member { &mut inside } else { &mut outside };
                 part.push(at..end);
                 at = end;
@@ -78,27 +85,26 @@ impl BlockSet {
         (outside, inside)
     }
 
-    /// The first block after `block` that differs from it; past the end nothing is in the set.
-    fn run_end(&self, block: u64) -> u64 {
+    /// The first block after `block` that differs from it, if there is one.
+    fn run_end(&self, block: u64) -> Option<u64> {
         let member = self.contains(block);
-        let mut next = block.saturating_add(1);
-        loop {
+        let mut next = block.checked_add(1)?;
+        while next < self.end() {
             let (number, _) = split(next);
-            let Some(&word) = self.words.get(number) else {
-                return if member { self.end() } else { u64::MAX };
-            };
-            let within = u32::try_from(next & (WORD_BITS - 1)).unwrap_or(0);
-            let rest = word.checked_shr(within).unwrap_or(0);
-            let same = if member { rest.trailing_ones() } else { rest.trailing_zeros() };
-            if u64::from(same) < WORD_BITS.saturating_sub(u64::from(within)) {
-                return next.saturating_add(u64::from(same));
+            let word = self.word(number);
+            let others = from_bit(next) & if member { !word } else { word };
+            if others != 0 {
+                return (next & !WORD_MASK).checked_add(others.trailing_zeros().into());
             }
-            next = (next | (WORD_BITS - 1)).saturating_add(1);
+            next = next_word(next);
         }
+        member.then(|| self.end())
     }
 
+    /// The number of blocks, rounded up to a word.
     fn end(&self) -> u64 {
-        len64(self.words.len()).saturating_mul(WORD_BITS)
+        // A set has at most MAX_BLOCKS blocks.
+        len64(self.words.len()).wrapping_mul(WORD_BITS)
     }
 }
 
@@ -108,8 +114,27 @@ fn number(byte: u64) -> u64 {
 
 fn split(block: u64) -> (usize, u64) {
     let word = usize::try_from(block.checked_div(WORD_BITS).unwrap_or(0)).unwrap_or(usize::MAX);
-    let bit = u32::try_from(block & (WORD_BITS - 1)).unwrap_or(0);
-    (word, 1u64.checked_shl(bit).unwrap_or(0))
+    (word, 1u64.checked_shl(bit(block)).unwrap_or(0))
+}
+
+/// The place of a block's bit in its word.
+fn bit(block: u64) -> u32 {
+    u32::try_from(block & WORD_MASK).unwrap_or(0)
+}
+
+/// The bits of a block's word from that block on.
+fn from_bit(block: u64) -> u64 {
+    u64::MAX.checked_shl(bit(block)).unwrap_or(0)
+}
+
+/// The bits from `end` on of the word that holds the block before it.
+fn from_bit_of_next(end: u64) -> u64 {
+    if bit(end) == 0 { 0 } else { from_bit(end) }
+}
+
+/// The first block of the next word; a set's last word is far from the largest number.
+fn next_word(block: u64) -> u64 {
+    (block | WORD_MASK).wrapping_add(1)
 }
 
 #[cfg(test)]
@@ -130,6 +155,14 @@ mod tests {
         set.insert_bytes(9 * BLOCK..u64::MAX);
         let members: Vec<u64> = (0..10).filter(|&b| set.contains(b)).collect();
         assert_eq!(members, [0, 1, 2, 9]);
+        for (start, end) in [(0, 64), (63, 65), (64, 128), (1, 200), (130, 131), (0, 0), (191, 192)] {
+            let mut set = BlockSet::for_volume(200 * BLOCK).unwrap();
+            set.insert_bytes(start * BLOCK..end * BLOCK);
+            assert!(
+                (0..200).all(|block| set.contains(block) == (start..end).contains(&block)),
+                "{start}..{end}"
+            );
+        }
     }
 
     proptest! {

@@ -4,6 +4,7 @@
 //!   0x1E00 volume header ─► catalogue block ─► catalogue block …
 //!                             entry 2: a snapshot and its age
 //!                             entry 3: where its store is ─┬─► block list ─► …     what was copied away
+//!                                                          ├─► range list ─► …     where the store's file lies
 //!                                                          ├─► bitmap ─► …         what need not be copied
 //!                                                          └─► previous bitmap ─► …
 //! ```
@@ -15,9 +16,9 @@
 //!
 //! Kept on top of that, since their meaning is known in part only: the targets of *forwarders* (blocks that
 //! a file move left elsewhere), blocks with *overlays* (sectors over an older copy), blocks that the
-//! previous bitmap calls needed, and every block that a store's lists, bitmaps and copies lie in. Whatever
-//! cannot be read or understood makes the whole answer *unknown*. The stores' lists of block ranges are not
-//! looked at: Windows cuts an older store's file short and leaves its ranges as they were.
+//! previous bitmap calls needed, and every block that a store's lists, bitmaps, copies and ranges lie in.
+//! (Windows cuts an older store's file short and leaves its ranges as they were: then a range keeps more than
+//! the store needs.) Whatever cannot be read or understood makes the whole answer *unknown*.
 //!
 //! Source: libvshadow's "Volume Shadow Snapshot (VSS) format", "Volume header" to "Reading snapshot data".
 
@@ -45,6 +46,7 @@ const RECORD_VOLUME: u32 = 1;
 const RECORD_CATALOGUE: u32 = 2;
 const RECORD_BLOCK_LIST: u32 = 3;
 const RECORD_STORE: u32 = 4;
+const RECORD_RANGE_LIST: u32 = 5;
 const RECORD_BITMAP: u32 = 6;
 
 const ENTRY_EMPTY: u64 = 0;
@@ -98,7 +100,7 @@ struct StoreEntry {
     block_list: U64,
     store: [u8; 16],
     header: U64,
-    _ranges: U64,
+    range_list: U64,
     bitmap: U64,
     _file: U64,
     _allocated: U64,
@@ -114,6 +116,14 @@ struct Descriptor {
     stored: U64,
     flags: U32,
     _sectors: U32,
+}
+
+#[derive(FromBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct StoreRange {
+    start: U64,
+    _relative: U64,
+    len: U64,
 }
 
 /// What the shadow copies of a volume need.
@@ -256,11 +266,31 @@ impl<'v> Reader<'v> {
             }
             Ok(())
         })?;
+        if store.range_list.get() != 0 {
+            self.ranges(store.range_list.get())?;
+        }
         self.bitmap(store.bitmap.get())?;
         if store.previous_bitmap.get() != 0 {
             self.bitmap(store.previous_bitmap.get())?;
         }
         Ok(())
+    }
+
+    /// Keeps the ranges of the volume that a store's file is made of.
+    fn ranges(&mut self, first: u64) -> Result<(), Doubt> {
+        // The parts of a file do not overlap, so together they are no longer than the volume.
+        let mut left = self.volume.size();
+        self.chain(first, RECORD_RANGE_LIST, |reader, payload| {
+            for entry in payload.as_chunks::<{ size_of::<StoreRange>() }>().0 {
+                let Ok(range) = StoreRange::ref_from_bytes(entry) else { continue };
+                let (start, len) = (range.start.get(), range.len.get());
+                left = left
+                    .checked_sub(len)
+                    .ok_or_else(|| Doubt::at("a store is larger than the volume: its range", start))?;
+                reader.keep(start, len)?;
+            }
+            Ok(())
+        })
     }
 
     /// Notes what a descriptor says of its block.
@@ -291,17 +321,16 @@ impl<'v> Reader<'v> {
     /// Adds the blocks that a bitmap does not call unneeded and that no copy stands for. Blocks that
     /// the bitmap is too short for are needed.
     fn bitmap(&mut self, first: u64) -> Result<(), Doubt> {
-        let mut word = 0;
+        let mut words = 0..self.needed.words();
         self.chain(first, RECORD_BITMAP, |reader, payload| {
-            for unneeded in payload.as_chunks::<8>().0 {
+            // Bits past the volume's end are about no block.
+            for (unneeded, word) in payload.as_chunks::<8>().0.iter().zip(&mut words) {
                 reader.needed.insert_word(word, !u64::from_le_bytes(*unneeded) & !reader.copied.word(word));
-                word = word.saturating_add(1);
             }
             Ok(())
         })?;
-        while word < self.needed.words() {
+        for word in words {
             self.needed.insert_word(word, !self.copied.word(word));
-            word = word.saturating_add(1);
         }
         Ok(())
     }

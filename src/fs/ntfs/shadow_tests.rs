@@ -210,6 +210,35 @@ fn the_structures_themselves_are_kept() {
     assert_eq!(kept, [1000, 1010, 1011, 1012]);
 }
 
+/// A volume whose one store has a list of these ranges (first byte, length).
+fn with_ranges(ranges: &[(u64, u64)]) -> Sparse {
+    let mut volume = one(vec![], &[]);
+    let (catalogue, list) = (CATALOGUE * BLOCK, 1015 * BLOCK);
+    let bytes = volume.structures.get_mut(&catalogue).unwrap();
+    // The range list's place in the second entry of the catalogue.
+    bytes[128 + 128 + 40..][..8].copy_from_slice(&list.to_le_bytes());
+    let payload: Vec<u8> = ranges.iter().flat_map(|&(start, len)| words(&[start, 0, len])).collect();
+    volume.structures.insert(list, structure(RECORD_RANGE_LIST, list, 0, &payload));
+    volume
+}
+
+#[test]
+fn the_ranges_of_a_store_are_needed() {
+    assert_eq!(needed(&with_ranges(&[])), []);
+    assert_eq!(needed(&with_ranges(&[(5 * BLOCK, 2 * BLOCK), (70 * BLOCK - 1, 2)])), [5, 6, 69, 70]);
+}
+
+#[test]
+fn impossible_ranges_make_it_unknown() {
+    let end = 130_048 * BLOCK;
+    assert_unknown("past the end", &with_ranges(&[(end - BLOCK, 2 * BLOCK)]));
+    assert_unknown("overflow", &with_ranges(&[(u64::MAX, 2)]));
+    assert_unknown("longer than the volume", &with_ranges(&[(0, end), (0, 1)]));
+    let mut damaged = with_ranges(&[]);
+    damaged.structures.get_mut(&(1015 * BLOCK)).unwrap()[20] = 4;
+    assert_unknown("another structure", &damaged);
+}
+
 #[test]
 fn chains_run_over_several_structures() {
     let mut volume = one(vec![descriptor(6, 0, 500, 0)], &[5, 6, 7]);
