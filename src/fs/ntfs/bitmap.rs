@@ -14,11 +14,11 @@
 use super::boot::Geometry;
 use super::stream::Stream;
 use super::{inconsistent, site};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::extents::Extents;
 use crate::fs::{Decline, Stop};
 use crate::io::ReadAt;
-use crate::units::{index, len64};
+use crate::units::{add, index, len64, mul};
 
 /// How much of $Bitmap is read at a time.
 const PIECE: u64 = 1 << 20;
@@ -32,6 +32,8 @@ pub(super) struct ClusterMap {
     pub(super) free: Extents,
     /// How many clusters are free.
     pub(super) free_clusters: u64,
+    /// How many are in use.
+    pub(super) used_clusters: u64,
 }
 
 /// Reads $Bitmap.
@@ -50,25 +52,24 @@ pub(super) fn read(volume: &dyn ReadAt, geometry: Geometry, bitmap: &Stream) -> 
         ))
         .into());
     }
-    let mut scan = Scan::new(geometry.cluster_size);
+    let mut scan = Scan::new(geometry);
     match bitmap {
-        Stream::Resident(bits) => scan.add(bits, geometry.clusters),
+        Stream::Resident(bits) => scan.add(bits)?,
         Stream::Mapped(mapped) => {
             if !mapped.is_plain() || mapped.initialised_size() < needed {
                 return Err(decline("A part of the bitmap of used space is not on the disk.".into()).into());
             }
             let mut buf = vec![0; index(needed.min(PIECE), "a piece of $Bitmap")?];
             let mut at = 0;
-            while at < needed {
-                let len = index(needed.saturating_sub(at).min(PIECE), "a piece of $Bitmap")?;
-                let piece = buf.get_mut(..len).unwrap_or_default();
-                mapped.read_at(volume, at, piece)?;
-                scan.add(piece, geometry.clusters);
-                at = at.saturating_add(len64(len));
+            while let Some(left) = needed.checked_sub(at).filter(|&left| left > 0) {
+                buf.truncate(index(left.min(PIECE), "a piece of $Bitmap")?);
+                mapped.read_at(volume, at, &mut buf)?;
+                scan.add(&buf)?;
+                at = add(at, len64(buf.len()), "a place in $Bitmap")?;
             }
         }
     }
-    Ok(scan.finish())
+    scan.finish()
 }
 
 fn decline(detail: String) -> Decline {
@@ -77,7 +78,7 @@ fn decline(detail: String) -> Decline {
 
 /// Turns bits into runs of free clusters, a word at a time.
 struct Scan {
-    cluster_size: u64,
+    geometry: Geometry,
     next: u64,
     free_since: Option<u64>,
     free: Extents,
@@ -85,67 +86,72 @@ struct Scan {
 }
 
 impl Scan {
-    fn new(cluster_size: u64) -> Self {
-        Self { cluster_size, next: 0, free_since: None, free: Extents::new(), free_clusters: 0 }
+    fn new(geometry: Geometry) -> Self {
+        Self { geometry, next: 0, free_since: None, free: Extents::new(), free_clusters: 0 }
     }
 
-    /// Adds the bits that follow; those from cluster `end` on are padding. Only the last piece may
-    /// have a length that is no multiple of 8 bytes.
-    fn add(&mut self, bits: &[u8], end: u64) {
+    /// Adds the bits that follow; those past the last cluster are padding. Only the last piece may have a
+    /// length that is no multiple of 8 bytes.
+    fn add(&mut self, bits: &[u8]) -> Result<()> {
         let (words, tail) = bits.as_chunks::<WORD_BYTES>();
         for word in words {
-            self.word(u64::from_le_bytes(*word), end);
+            self.word(u64::from_le_bytes(*word))?;
         }
         if !tail.is_empty() {
             let mut word = [0xFF; WORD_BYTES];
-            if let Some(start) = word.get_mut(..tail.len()) {
-                start.copy_from_slice(tail);
-            }
-            self.word(u64::from_le_bytes(word), end);
+            word.iter_mut().zip(tail).for_each(|(to, from)| *to = *from);
+            self.word(u64::from_le_bytes(word))?;
         }
+        Ok(())
     }
 
-    fn word(&mut self, used: u64, end: u64) {
-        let valid = u32::try_from(end.saturating_sub(self.next).min(WORD_BITS)).unwrap_or(0);
-        let padding = u64::MAX.checked_shl(valid).unwrap_or(0);
+    fn word(&mut self, used: u64) -> Result<()> {
+        // Clamped: past the last cluster all is padding.
+        let valid = self.geometry.clusters.saturating_sub(self.next);
+        let padding = u32::try_from(valid).ok().and_then(|valid| u64::MAX.checked_shl(valid)).unwrap_or(0);
         let used = used | padding;
-        self.free_clusters = self.free_clusters.saturating_add(u64::from(used.count_zeros()));
+        self.free_clusters = add(self.free_clusters, used.count_zeros().into(), "the free clusters")?;
         // Most words are all free or all used, and continue what came before.
         match (used, self.free_since) {
             (0, Some(_)) | (u64::MAX, None) => {}
-            _ => self.changes(used),
+            _ => self.changes(used)?,
         }
-        self.next = self.next.saturating_add(WORD_BITS);
+        self.next = add(self.next, WORD_BITS, "a cluster")?;
+        Ok(())
     }
 
     /// Walks the alternating runs of a word.
-    fn changes(&mut self, used: u64) {
-        let mut bit = 0;
-        while bit < 64 {
+    fn changes(&mut self, used: u64) -> Result<()> {
+        let mut bit = 0u32;
+        loop {
             let rest = used.checked_shr(bit).unwrap_or(0);
             let looking_for_used = self.free_since.is_some();
             let same = if looking_for_used { rest.trailing_zeros() } else { rest.trailing_ones() };
-            bit = bit.saturating_add(same);
             // Shifting brought zeros in from above, which are no clusters.
-            if bit < 64 {
-                let cluster = self.next.saturating_add(u64::from(bit));
-                if looking_for_used { self.close(cluster) } else { self.free_since = Some(cluster) }
+            match bit.checked_add(same) {
+                Some(next) if next < u64::BITS => bit = next,
+                _ => return Ok(()),
             }
+            let cluster = add(self.next, bit.into(), "a cluster")?;
+            if looking_for_used { self.close(cluster)? } else { self.free_since = Some(cluster) }
         }
     }
 
-    fn close(&mut self, end: u64) {
+    fn close(&mut self, end: u64) -> Result<()> {
         if let Some(start) = self.free_since.take() {
-            // Clusters were checked to lie within the volume, whose size fits 64 bits.
-            let bytes = |cluster: u64| cluster.saturating_mul(self.cluster_size);
-            self.free.push(bytes(start)..bytes(end));
+            let byte = |cluster: u64| mul(cluster, self.geometry.cluster_size, "a free cluster");
+            let range = byte(start)?..byte(end)?;
+            self.free.push(range);
         }
+        Ok(())
     }
 
-    fn finish(mut self) -> ClusterMap {
+    fn finish(mut self) -> Result<ClusterMap, Stop> {
         // A free run that reaches the last cluster was closed by the padding, unless there is none.
-        self.close(self.next);
-        ClusterMap { free: self.free, free_clusters: self.free_clusters }
+        self.close(self.next)?;
+        let used = self.geometry.clusters.checked_sub(self.free_clusters);
+        let used_clusters = used.ok_or_else(|| Error::internal("more free clusters than there are"))?;
+        Ok(ClusterMap { free: self.free, free_clusters: self.free_clusters, used_clusters })
     }
 }
 

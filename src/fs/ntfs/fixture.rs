@@ -16,6 +16,9 @@ pub(super) const CLUSTERS: u64 = 100;
 pub(super) const RECORD: usize = 1024;
 pub(super) const FREE: std::ops::Range<u64> = 80 * 4096..100 * 4096;
 
+/// The instance of $MFT's $BITMAP, as an attribute list names it.
+pub(super) const RECORD_BITMAP_INSTANCE: u16 = 8;
+
 /// A file record before it is written.
 #[derive(Clone)]
 pub(super) struct RecordSpec {
@@ -120,9 +123,27 @@ pub(super) fn non_resident(kind: u32, name: &str, instance: u16, runs: &Runs<'_>
 pub(super) fn file_name(parent: u64, name: &str) -> Vec<u8> {
     let mut v = vec![0; 66];
     put(&mut v, 0, &parent.to_le_bytes());
-    v[64] = u8::try_from(name.len()).unwrap();
+    v[64] = u8::try_from(utf16(name).len() / 2).unwrap();
     v.extend(utf16(name));
     v
+}
+
+/// $MFT's own $BITMAP.
+pub(super) fn record_bitmap(bits: &[u8]) -> Vec<u8> {
+    resident(kind::BITMAP, "", RECORD_BITMAP_INSTANCE, bits)
+}
+
+/// An `$INDEX_ROOT` value of a directory without entries.
+pub(super) fn empty_index_root() -> Vec<u8> {
+    index_root(&[])
+}
+
+fn index_root(names: &[(&str, u64)]) -> Vec<u8> {
+    let mut root = vec![0; 16];
+    put(&mut root, 0, &kind::FILE_NAME.to_le_bytes());
+    put(&mut root, 8, &4096u32.to_le_bytes());
+    root.extend(index_node(names, 16, 0));
+    root
 }
 
 /// One entry of an attribute list.
@@ -273,6 +294,20 @@ impl Spec {
         self.names.push((name, number | 1 << 48));
     }
 
+    /// Adds $MFT's own $BITMAP, of the records in use, if there is none.
+    fn add_record_bitmap(&mut self) {
+        let mut bits = vec![0; 8];
+        for (&number, _) in self.records.iter().filter(|(_, record)| record.flags & 1 != 0) {
+            let number = usize::try_from(number).unwrap();
+            bits[number / 8] |= 1 << (number % 8);
+        }
+        let bitmap = record_bitmap(&bits);
+        let attributes = &mut self.records.get_mut(&0).unwrap().attributes;
+        if !attributes.iter().any(|attribute| attribute.starts_with(&kind::BITMAP.to_le_bytes())) {
+            attributes.push(bitmap);
+        }
+    }
+
     /// The volume's bytes.
     pub(super) fn build(mut self) -> Vec<u8> {
         let mut v = vec![0; usize::try_from(CLUSTERS).unwrap() * CLUSTER + 8 * 512];
@@ -287,10 +322,7 @@ impl Spec {
 
         // Half of the names stand in the root of the index, half in its one block.
         let (in_root, in_block) = self.names.split_at(self.names.len() / 2);
-        let mut root = vec![0; 16];
-        put(&mut root, 0, &kind::FILE_NAME.to_le_bytes());
-        put(&mut root, 8, &4096u32.to_le_bytes());
-        root.extend(index_node(in_root, 16, 0));
+        let root = index_root(in_root);
         let mut block = vec![0; 24];
         put(&mut block, 0, b"INDX");
         block.extend(index_node(in_block, 0x28, 4096 - 24));
@@ -307,6 +339,7 @@ impl Spec {
                 ];
             }
         }
+        self.add_record_bitmap();
         for (&number, record) in &self.records {
             let at = 4 * CLUSTER + usize::try_from(number).unwrap() * RECORD;
             put(&mut v, at, &record.bytes(number));
@@ -325,8 +358,9 @@ impl Spec {
 
 pub(super) const CONTEXT: Context = Context { sector_size: 512 };
 
+/// What is said of a volume once both witnesses were heard.
 pub(super) fn detect(volume: &[u8]) -> Detected {
-    probe(&volume, CONTEXT).unwrap()
+    probe(&volume, CONTEXT).unwrap().heard(&volume)
 }
 
 pub(super) fn mapped(volume: &[u8]) -> FreeMap {

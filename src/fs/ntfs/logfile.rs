@@ -28,7 +28,7 @@ use super::stream::{Mapped, Stream};
 use crate::error::{Error, Result, Site};
 use crate::fs::{Decline, DeclineReason, Stop};
 use crate::io::ReadAt;
-use crate::units::{index, len64};
+use crate::units::{add, index, len64, mul};
 
 /// The record of $LogFile.
 const LOG_FILE: u64 = 2;
@@ -147,12 +147,12 @@ fn is_empty(volume: &dyn ReadAt, log: &Mapped, head: &[u8]) -> Result<bool> {
     }
     let mut page = [0; 512];
     let mut at = len64(head.len());
-    while at.saturating_add(len64(page.len())) <= log.data_size() {
+    while add(at, len64(page.len()), "a place in $LogFile")? <= log.data_size() {
         log.read_at(volume, at, &mut page)?;
         if page.iter().any(|&byte| byte != 0xFF) {
             return Ok(false);
         }
-        at = at.saturating_mul(2);
+        at = mul(at, 2, "a place in $LogFile")?;
     }
     Ok(true)
 }

@@ -13,6 +13,7 @@
 //! Source: the linux-ntfs project's NTFS documentation, "$MFT" and "$ATTRIBUTE_LIST".
 
 use std::cell::Cell;
+use std::rc::Rc;
 
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
@@ -32,11 +33,14 @@ const MAX_LIST: u64 = 256 << 10;
 /// hundred; each costs a read somewhere on the disk.
 const MAX_EXTENSIONS: u32 = 1 << 14;
 
+/// How many of them are read to find the names of one file, which come early in its attribute list.
+const MAX_EXTENSIONS_FOR_A_NAME: u32 = 64;
+
 /// The master file table of a volume.
 pub(super) struct Mft<'v> {
     volume: &'v dyn ReadAt,
     geometry: Geometry,
-    data: Mapped,
+    data: Rc<Mapped>,
     extensions_left: Cell<u32>,
 }
 
@@ -79,7 +83,8 @@ impl<'v> Mft<'v> {
                 "$MFT and the boot sector disagree about where $MFT begins",
             ));
         }
-        let mut mft = Self { volume, geometry, data, extensions_left: Cell::new(MAX_EXTENSIONS) };
+        let extensions_left = Cell::new(MAX_EXTENSIONS);
+        let mut mft = Self { volume, geometry, data: Rc::new(data), extensions_left };
         for part in mft.parts(&own, kind::DATA, "")?.unwrap_or_default() {
             if part.record.number == 0 {
                 continue;
@@ -89,13 +94,18 @@ impl<'v> Mft<'v> {
             let Body::NonResident(next) = &attribute.body else {
                 return Err(Error::corrupt(record.site(), "a part of $MFT's data lies in a record"));
             };
-            mft.data.extend(next)?;
+            Rc::make_mut(&mut mft.data).extend(next)?;
         }
-        mft.data = mft.data.complete()?;
+        mft.data.check_complete()?;
         if !mft.data.is_plain() {
             return Err(Error::corrupt(own.site(), "$MFT is sparse, compressed or encrypted"));
         }
         Ok(mft)
+    }
+
+    /// The table whose clusters are known already, to look up the names of files.
+    pub(super) fn for_names(volume: &'v dyn ReadAt, geometry: Geometry, data: Rc<Mapped>) -> Self {
+        Self { volume, geometry, data, extensions_left: Cell::new(MAX_EXTENSIONS_FOR_A_NAME) }
     }
 
     pub(super) fn volume(&self) -> &'v dyn ReadAt {
@@ -107,7 +117,7 @@ impl<'v> Mft<'v> {
     }
 
     /// $MFT's own clusters.
-    pub(super) fn data(&self) -> &Mapped {
+    pub(super) fn data(&self) -> &Rc<Mapped> {
         &self.data
     }
 

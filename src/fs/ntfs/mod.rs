@@ -4,8 +4,9 @@
 //!   boot sector ─► $MFT ─► $MFTMirr    the two agree
 //!                   ├────► $Volume     version known, not dirty, nothing unfinished
 //!                   ├────► $LogFile    detached cleanly
-//!                   ├────► $Bitmap     free clusters ── none of them the system files' own
-//!                   └────► root dir    not hibernated; page files
+//!                   ├────► $Bitmap     free clusters ◄── the first witness
+//!                   ├────► root dir    not hibernated; page files
+//!                   └────► all records no owner's cluster is free ◄── the second witness
 //!   0x1E00 ─► shadow copies            free blocks that a snapshot still reads
 //! ```
 //! Bytes outside clusters (the backup boot sector after the last one, and what is left of a partition) are
@@ -24,6 +25,8 @@ mod boot;
 mod fixture;
 mod logfile;
 mod mft;
+mod names;
+mod owners;
 mod record;
 mod root;
 mod shadow;
@@ -34,16 +37,17 @@ mod tests;
 
 use boot::BootSector;
 use mft::{Mft, read_record};
-use record::{Body, kind};
+use owners::RecordWalk;
+use record::kind;
 use shadow::Shadows;
-use stream::{Mapped, Stream};
+use stream::Stream;
 
-use super::witness::{NotWalkedYet, OwnerWalk};
+use super::witness::OwnerWalk;
 use super::{Context, Decline, DeclineReason, Detected, FreeMap, Request, Stop};
 use crate::error::{Error, Result, Site, Warning};
 use crate::extents::Extents;
 use crate::io::{Cached, ReadAt};
-use crate::units::{len64, mul};
+use crate::units::{add, len64, mul};
 
 /// The record of $MFTMirr.
 const MFT_MIRROR: u64 = 1;
@@ -51,15 +55,13 @@ const MFT_MIRROR: u64 = 1;
 const BITMAP: u64 = 6;
 /// The records that $MFTMirr repeats, as everyone reads it.
 const MIRRORED: u64 = 4;
-/// $MFT to $UpCase: files that every volume has and whose clusters are in use.
-const SYSTEM_FILES: std::ops::RangeInclusive<u64> = 0..=10;
 
 /// Reads the free-space map of an NTFS volume; none if the volume is not NTFS.
 pub fn probe(volume: &dyn ReadAt, _: Context) -> Option<Detected> {
     let volume = Cached::new(volume);
     let boot = boot::recognise(&volume)?;
     let mut detected = Findings::default();
-    let outcome = detected.map(&volume, &boot).map(|map| (map, NotWalkedYet.boxed()));
+    let outcome = detected.map(&volume, &boot).map(|(map, walk)| (map, walk.boxed()));
     Some(Detected::new("NTFS", detected.label, outcome, detected.warnings))
 }
 
@@ -71,7 +73,7 @@ struct Findings {
 }
 
 impl Findings {
-    fn map(&mut self, volume: &dyn ReadAt, boot: &BootSector) -> Result<FreeMap, Stop> {
+    fn map(&mut self, volume: &dyn ReadAt, boot: &BootSector) -> Result<(FreeMap, RecordWalk), Stop> {
         let geometry = boot.geometry(volume.size())?;
         let mft = Mft::open(volume, geometry)?;
         self.label = status::label(&mft);
@@ -84,13 +86,21 @@ impl Findings {
         let bitmap = mft.stream(&record, kind::DATA, "")?;
         let bitmap = bitmap.ok_or_else(|| Error::corrupt(record.site(), "$Bitmap has no data"))?;
         let clusters = bitmap::read(volume, geometry, &bitmap)?;
-        check_system_files(&mft, &bitmap, &clusters.free)?;
-
-        refuse_free(&page_files, &clusters.free, "a page file")?;
-        let free_bytes = mul(clusters.free_clusters, geometry.cluster_size, "the free space")?;
-        let spans = mul(geometry.clusters, geometry.cluster_size, "the size of the volume")?;
-        let map = FreeMap { free: clusters.free, free_bytes, used_bytes: 0, spans, on_request: Vec::new() };
-        Ok(self.hold_back(map, page_files, shadow::read(volume)?))
+        if let Some(range) =
+            page_files.ranges().iter().find(|range| clusters.free.intersects((*range).clone()))
+        {
+            let detail = "The bitmap of used space calls a part of a page file free.";
+            return Err(inconsistent(detail.into()).at(site("NTFS clusters", range.start)).into());
+        }
+        let bytes = |clusters: u64| mul(clusters, geometry.cluster_size, "the size of the volume");
+        let map = FreeMap {
+            free: clusters.free,
+            free_bytes: bytes(clusters.free_clusters)?,
+            used_bytes: bytes(clusters.used_clusters)?,
+            spans: bytes(geometry.clusters)?,
+            on_request: Vec::new(),
+        };
+        Ok((self.hold_back(map, page_files, shadow::read(volume)?), RecordWalk::new(&mft)?))
     }
 
     /// Moves what shadow copies may need out of the free space, and adds what a person may give up.
@@ -151,48 +161,14 @@ fn compare_mirror(mft: &Mft<'_>) -> Result<(), Stop> {
     }
     for number in 0..MIRRORED {
         let into = mul(number, len64(geometry.record_size), "a place in $MFTMirr")?;
-        let copy = read_record(mft.volume(), geometry, start.saturating_add(into), number)?;
+        let place = add(start, into, "a place in $MFTMirr")?;
+        let copy = read_record(mft.volume(), geometry, place, number)?;
         if copy.contents() != mft.record(number)?.contents() {
             let detail = format!("File record {number} and its copy in $MFTMirr differ.");
             return Err(inconsistent(detail).at(copy.site()).into());
         }
     }
     Ok(())
-}
-
-/// Refuses a bitmap that calls clusters of the system files free.
-fn check_system_files(mft: &Mft<'_>, bitmap: &Stream, free: &Extents) -> Result<(), Stop> {
-    refuse_free(&clusters_of(mft.data()), free, "$MFT")?;
-    if let Stream::Mapped(bitmap) = bitmap {
-        refuse_free(&clusters_of(bitmap), free, "$Bitmap")?;
-    }
-    for number in SYSTEM_FILES {
-        let record = mft.file(number)?;
-        for attribute in record.attributes()? {
-            // Of an attribute in parts the first will do; $MFT and $Bitmap were looked at as a whole.
-            if let Body::NonResident(part) = attribute.body
-                && part.first_vcn == 0
-            {
-                let mapped = Mapped::new(&part, attribute.flags, mft.geometry(), record.site())?;
-                refuse_free(&clusters_of(&mapped), free, "a system file")?;
-            }
-        }
-    }
-    Ok(())
-}
-
-fn clusters_of(mapped: &Mapped) -> Extents {
-    Extents::from_ranges(mapped.ranges().collect())
-}
-
-fn refuse_free(used: &Extents, free: &Extents, whose: &str) -> Result<(), Stop> {
-    match used.ranges().iter().find(|range| free.intersects((*range).clone())) {
-        None => Ok(()),
-        Some(range) => {
-            let detail = format!("The bitmap of used space calls a part of {whose} free.");
-            Err(inconsistent(detail).at(site("NTFS clusters", range.start)).into())
-        }
-    }
 }
 
 /// A decline because structures contradict each other.

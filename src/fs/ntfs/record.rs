@@ -21,6 +21,8 @@ use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 use crate::error::{Error, Result, Site};
 
 const STRIDE: usize = 512;
+/// The bytes of a stride before the two that the update sequence protects.
+const STRIDE_DATA: usize = 510;
 const FLAG_IN_USE: u16 = 0x0001;
 const END_OF_ATTRIBUTES: u32 = 0xFFFF_FFFF;
 /// Where the record's own number stands; NTFS before 3.1 has the update sequence array there.
@@ -112,9 +114,10 @@ impl FileReference {
     }
 }
 
-/// A file record whose fixups are undone.
-pub(super) struct Record {
-    bytes: Vec<u8>,
+/// A file record whose fixups are undone, in a buffer of its own or in a part of a larger one.
+pub(super) struct Record<B = Vec<u8>> {
+    bytes: B,
+    used: usize,
     number: u64,
     sequence: u16,
     first_attribute: usize,
@@ -129,7 +132,8 @@ pub(super) struct Attribute<'r> {
     pub(super) flags: u16,
     pub(super) instance: u16,
     pub(super) body: Body<'r>,
-    name: &'r [u8],
+    /// UTF-16LE.
+    pub(super) name: &'r [u8],
 }
 
 /// Where an attribute's value is.
@@ -168,30 +172,42 @@ pub(super) fn undo_fixups(bytes: &mut [u8], magic: [u8; 4], at: Site) -> Result<
             .expected(format_args!("{strides} strides"), format_args!("{count} entries")));
     }
     let start = usize::from(header.update_sequence_offset.get());
-    let array = count
-        .checked_mul(2)
-        .and_then(|len| bytes.get(start..start.checked_add(len)?))
-        .ok_or_else(|| Error::corrupt(at, "the update sequence array reaches past its record"))?
-        .to_vec();
-    let (number, originals) = array.split_at_checked(2).unwrap_or_default();
-    for (stride, original) in bytes.chunks_exact_mut(STRIDE).zip(originals.chunks_exact(2)) {
-        let Some(tail) = stride.last_chunk_mut::<2>() else { continue };
-        if tail.as_slice() != number {
+    let end = count.checked_mul(2).and_then(|len| start.checked_add(len));
+    // The array is in the first stride, before its last two bytes, so undoing a fixup never changes it.
+    let end = end.filter(|&end| end <= STRIDE_DATA);
+    let (Some(end), Some(number)) = (end, pair(bytes, start)) else {
+        return Err(Error::corrupt(at, "the update sequence array reaches past the first stride"));
+    };
+    let originals = (start..end).step_by(2).skip(1);
+    let tails = (STRIDE_DATA..).step_by(STRIDE);
+    for (original, tail) in originals.zip(tails) {
+        if pair(bytes, tail) != Some(number) {
             return Err(Error::corrupt(at, "a record was only partly written (its update sequence differs)"));
         }
-        tail.copy_from_slice(original);
+        let original = pair(bytes, original);
+        if let (Some(original), Some(place)) =
+            (original, bytes.get_mut(tail..).and_then(|b| b.first_chunk_mut()))
+        {
+            *place = original;
+        }
     }
     Ok(())
 }
 
-impl Record {
+/// The two bytes at `at`.
+fn pair(bytes: &[u8], at: usize) -> Option<[u8; 2]> {
+    bytes.get(at..)?.first_chunk().copied()
+}
+
+impl<B: AsRef<[u8]> + AsMut<[u8]>> Record<B> {
     /// Reads the file record `number` from its raw bytes.
     ///
     /// # Errors
     /// `corrupt`.
-    pub(super) fn parse(mut bytes: Vec<u8>, number: u64, at: Site) -> Result<Self> {
-        undo_fixups(&mut bytes, *b"FILE", at)?;
-        let header = FileRecordHeader::ref_from_prefix(&bytes).ok();
+    pub(super) fn parse(mut bytes: B, number: u64, at: Site) -> Result<Self> {
+        undo_fixups(bytes.as_mut(), *b"FILE", at)?;
+        let len = bytes.as_ref().len();
+        let header = FileRecordHeader::read_from_prefix(bytes.as_ref()).ok();
         let (header, _) = header.ok_or_else(|| Error::corrupt(at, "a file record is too short"))?;
         let own_number = u64::from(header.own_number.get());
         let knows_its_number = header.protected.update_sequence_offset.get() > OWN_NUMBER;
@@ -206,13 +222,16 @@ impl Record {
         let first_attribute = usize::from(header.first_attribute.get());
         let in_use = header.flags.get() & FLAG_IN_USE != 0;
         let used = usize::try_from(header.bytes_in_use.get()).unwrap_or(usize::MAX);
-        if used > bytes.len() || first_attribute > used {
+        if used > len || first_attribute > used {
             return Err(Error::corrupt(at, "a file record uses more bytes than it has")
-                .expected(format_args!("at most {}", bytes.len()), used));
+                .expected(format_args!("at most {len}"), used));
         }
-        bytes.truncate(used);
         let base = (base.number != 0 || base.sequence != 0).then_some(base);
-        Ok(Self { bytes, number, sequence, first_attribute, in_use, base, site: at })
+        Ok(Self { bytes, used, number, sequence, first_attribute, in_use, base, site: at })
+    }
+
+    fn bytes_in_use(&self) -> &[u8] {
+        self.bytes.as_ref().get(..self.used).unwrap_or_default()
     }
 
     /// Its number and sequence.
@@ -237,13 +256,12 @@ impl Record {
 
     /// The bytes in use without the update sequence array, for comparing two copies of one record.
     pub(super) fn contents(&self) -> Vec<u8> {
-        let mut contents = self.bytes.clone();
+        let mut contents = self.bytes_in_use().to_vec();
         if let Ok((header, _)) = ProtectedHeader::read_from_prefix(&contents) {
             let start = usize::from(header.update_sequence_offset.get());
-            let len = usize::from(header.update_sequence_count.get()).saturating_mul(2);
-            if let Some(array) = contents.get_mut(start..start.saturating_add(len)) {
-                array.fill(0);
-            }
+            let entries = usize::from(header.update_sequence_count.get());
+            let array = contents.get_mut(start..).unwrap_or_default().as_chunks_mut::<2>().0;
+            array.iter_mut().take(entries).for_each(|entry| entry.fill(0));
         }
         contents
     }
@@ -254,7 +272,7 @@ impl Record {
     /// `corrupt` where any of them is.
     pub(super) fn attributes(&self) -> Result<Vec<Attribute<'_>>> {
         let mut attributes = Vec::new();
-        let mut rest = self.bytes.get(self.first_attribute..).unwrap_or_default();
+        let mut rest = self.bytes_in_use().get(self.first_attribute..).unwrap_or_default();
         loop {
             let (kind, _) = U32::ref_from_prefix(rest)
                 .map_err(|_| Error::corrupt(self.site, "a file record's attributes have no end"))?;
@@ -275,6 +293,13 @@ impl Record {
     pub(super) fn find(&self, kind: u32, name: &str) -> Result<Option<Attribute<'_>>> {
         Ok(self.attributes()?.into_iter().find(|a| a.kind == kind && a.is_named(name)))
     }
+}
+
+/// Whether bytes, sound or not, are a file record that is marked as in use.
+pub(super) fn looks_in_use(bytes: &[u8]) -> bool {
+    FileRecordHeader::ref_from_prefix(bytes).is_ok_and(|(header, _)| {
+        matches!(&header.protected.magic, b"FILE" | b"BAAD") && header.flags.get() & FLAG_IN_USE != 0
+    })
 }
 
 impl<'r> Attribute<'r> {

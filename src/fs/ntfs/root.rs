@@ -29,15 +29,14 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use super::mft::Mft;
-use super::record::{FileReference, Record, kind, undo_fixups, utf16_is_ignoring_case};
+use super::names::{FileName, ROOT};
+use super::record::{FileReference, Record, kind, undo_fixups};
 use super::site;
 use super::stream::{Mapped, Stream};
 use crate::error::{Error, Result, Site};
 use crate::fs::{Decline, DeclineReason, Stop};
-use crate::units::{index, len64};
+use crate::units::{add, index, len64};
 
-/// The record of the root directory.
-const ROOT: u64 = 5;
 const INDEX_NAME: &str = "$I30";
 /// Some 400 000 names: no root directory has as many.
 const MAX_INDEX: u64 = 64 << 20;
@@ -82,15 +81,6 @@ struct IndexEntry {
     _reserved: U16,
 }
 
-#[derive(FromBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-struct FileName {
-    parent: U64,
-    _times_sizes_flags: [u8; 56],
-    length: u8,
-    _namespace: u8,
-}
-
 /// The files that are looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Special {
@@ -112,8 +102,8 @@ const SPECIAL: [(&str, Special); 3] = [
 pub(super) fn page_files(mft: &Mft<'_>) -> Result<Vec<Range<u64>>, Stop> {
     let mut found = Vec::new();
     for_each_entry(mft, |reference, key| {
-        if let Some((_, text)) = FileName::split(key) {
-            let special = SPECIAL.into_iter().find(|(name, _)| utf16_is_ignoring_case(text, name));
+        if let Some(own) = FileName::parse(key) {
+            let special = SPECIAL.into_iter().find(|(name, _)| own.is_ignoring_case(name));
             found.extend(special.map(|(name, special)| (name, special, reference)));
         }
     })?;
@@ -143,9 +133,8 @@ pub(super) fn page_files(mft: &Mft<'_>) -> Result<Vec<Range<u64>>, Stop> {
 fn confirm(mft: &Mft<'_>, file: &Record, reference: FileReference, name: &str) -> Result<()> {
     let mut confirmed = false;
     mft.file_names(file, |value| {
-        if let Some((header, text)) = FileName::split(value) {
-            let in_root = FileReference::new(header.parent.get()).number == ROOT;
-            confirmed |= in_root && utf16_is_ignoring_case(text, name);
+        if let Some(own) = FileName::parse(value) {
+            confirmed |= own.parent.number == ROOT && own.is_ignoring_case(name);
         }
     })?;
     if confirmed && file.reference() == reference {
@@ -221,7 +210,7 @@ fn for_each_entry(mft: &Mft<'_>, mut visit: impl FnMut(FileReference, &[u8])) ->
             if byte.checked_shr(bit).unwrap_or(0) & 1 != 0 {
                 walk_block(mft, &blocks, start, block_size, &mut visit)?;
             }
-            start = start.saturating_add(block_size);
+            start = add(start, block_size, "a place in an index")?;
         }
     }
     Ok(())
@@ -270,15 +259,6 @@ fn walk_entries(node: &[u8], at: Site, visit: &mut impl FnMut(FileReference, &[u
             return Err(short());
         }
         rest = rest.get(len..).ok_or_else(short)?;
-    }
-}
-
-impl FileName {
-    /// The header of a `$FILE_NAME` value and its name in UTF-16LE.
-    fn split(value: &[u8]) -> Option<(&Self, &[u8])> {
-        let (header, rest) = Self::ref_from_prefix(value).ok()?;
-        let name = rest.get(..usize::from(header.length).checked_mul(2)?)?;
-        Some((header, name))
     }
 }
 

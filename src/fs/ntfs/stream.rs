@@ -18,7 +18,7 @@ use super::boot::Geometry;
 use super::record::NonResident;
 use crate::error::{Error, Result, Site};
 use crate::io::ReadAt;
-use crate::units::{index, len64};
+use crate::units::{add, index, len64};
 
 /// How many runs of one attribute are followed: 8 MiB of memory.
 const MAX_RUNS: usize = 1 << 18;
@@ -28,12 +28,14 @@ const FLAG_ENCRYPTED: u16 = 0x4000;
 const FLAG_SPARSE: u16 = 0x8000;
 
 /// The value of an attribute.
+#[derive(Debug)]
 pub(super) enum Stream {
     Resident(Vec<u8>),
     Mapped(Mapped),
 }
 
 /// A non-resident value.
+#[derive(Debug, Clone)]
 pub(super) struct Mapped {
     runs: Vec<Run>,
     flags: u16,
@@ -47,16 +49,49 @@ pub(super) struct Mapped {
 
 /// Consecutive clusters; without an LCN they are all zeros and take no space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Run {
+pub(super) struct Run {
     vcn: u64,
     lcn: Option<u64>,
     len: u64,
+    /// The VCN after the last; that it fits 64 bits was checked.
+    end: u64,
 }
 
 impl Run {
-    fn end(&self) -> u64 {
-        self.vcn.saturating_add(self.len)
+    /// The volume bytes that it takes; none if it is sparse.
+    pub(super) fn range(&self, cluster_size: u64) -> Option<Range<u64>> {
+        let start = self.lcn?.checked_mul(cluster_size)?;
+        Some(start..start.checked_add(self.len.checked_mul(cluster_size)?)?)
     }
+}
+
+/// Calls `visit` with every run of a part of an attribute, on a volume of `clusters` clusters.
+///
+/// # Errors
+/// `corrupt` where a run lies outside the volume, or the runs end elsewhere than the part says; what `visit`
+/// gives.
+pub(super) fn for_each_run<E: From<Error>>(
+    part: &NonResident<'_>,
+    clusters: u64,
+    at: Site,
+    mut visit: impl FnMut(Run) -> Result<(), E>,
+) -> Result<(), E> {
+    let (mut vcn, mut lcn) = (part.first_vcn, 0);
+    let mut pairs = part.mapping_pairs;
+    while let Some(pair) = next_pair(&mut pairs, at)? {
+        let run = pair.run(vcn, &mut lcn, clusters).ok_or_else(|| {
+            Error::corrupt(at, "a data run lies outside the volume")
+                .expected(format_args!("clusters below {clusters}"), format_args!("{pair:?}"))
+        })?;
+        vcn = run.end;
+        visit(run)?;
+    }
+    // An attribute without clusters has 2⁶⁴−1 as its last VCN.
+    if part.last_vcn.wrapping_add(1) != vcn {
+        let message = "the data runs of an attribute end at another cluster than it says";
+        return Err(Error::corrupt(at, message).expected(part.last_vcn, vcn.wrapping_sub(1)).into());
+    }
+    Ok(())
 }
 
 impl Mapped {
@@ -89,49 +124,44 @@ impl Mapped {
     /// # Errors
     /// `corrupt` where it does not follow; `limit-exceeded` for more runs than any real file has.
     pub(super) fn extend(&mut self, part: &NonResident<'_>) -> Result<()> {
-        let mut vcn = self.next_vcn();
+        let vcn = self.next_vcn();
         if part.first_vcn != vcn {
             return Err(Error::corrupt(self.at, "a part of an attribute is missing")
                 .expected(format_args!("clusters from VCN {vcn} on"), part.first_vcn));
         }
-        let mut lcn = 0;
-        let mut pairs = part.mapping_pairs;
-        while let Some(pair) = next_pair(&mut pairs, self.at)? {
-            if self.runs.len() >= MAX_RUNS {
-                return Err(Error::limit(self.at, "an attribute lies in more fragments than are followed"));
+        let (at, runs) = (self.at, &mut self.runs);
+        for_each_run(part, self.clusters, at, |run| {
+            if runs.len() >= MAX_RUNS {
+                return Err(Error::limit(at, "an attribute lies in more fragments than are followed"));
             }
-            let run = pair.run(vcn, &mut lcn, self.clusters).ok_or_else(|| {
-                Error::corrupt(self.at, "a data run lies outside the volume")
-                    .expected(format_args!("clusters below {}", self.clusters), format_args!("{pair:?}"))
-            })?;
-            vcn = run.end();
-            self.runs.push(run);
-        }
-        // An attribute without clusters has 2⁶⁴−1 as its last VCN.
-        if part.last_vcn.wrapping_add(1) != vcn {
-            return Err(Error::corrupt(
-                self.at,
-                "the data runs of an attribute end at another cluster than it says",
-            )
-            .expected(part.last_vcn, vcn));
-        }
-        Ok(())
+            runs.push(run);
+            Ok(())
+        })
     }
 
     fn next_vcn(&self) -> u64 {
-        self.runs.last().map_or(0, Run::end)
+        self.runs.last().map_or(0, |run| run.end)
     }
 
     /// Refuses a value of which a part has not been found.
     ///
     /// # Errors
     /// `corrupt`.
-    pub(super) fn complete(self) -> Result<Self> {
+    pub(super) fn check_complete(&self) -> Result<()> {
         match self.next_vcn().checked_mul(self.cluster_size) {
-            Some(mapped) if mapped == self.allocated_size => Ok(self),
+            Some(mapped) if mapped == self.allocated_size => Ok(()),
             mapped => Err(Error::corrupt(self.at, "the data runs of an attribute do not cover it")
                 .expected(format_args!("{} bytes", self.allocated_size), format_args!("{mapped:?}"))),
         }
+    }
+
+    /// The value, unless a part of it has not been found.
+    ///
+    /// # Errors
+    /// `corrupt`.
+    pub(super) fn complete(self) -> Result<Self> {
+        self.check_complete()?;
+        Ok(self)
     }
 
     /// Whether its clusters hold its bytes as they are: nothing compressed, encrypted or sparse.
@@ -164,10 +194,7 @@ impl Mapped {
 
     /// The volume bytes of its clusters, in file order.
     pub(super) fn ranges(&self) -> impl Iterator<Item = Range<u64>> + '_ {
-        self.runs.iter().filter_map(|run| {
-            let start = run.lcn?.checked_mul(self.cluster_size)?;
-            Some(start..start.checked_add(run.len.checked_mul(self.cluster_size)?)?)
-        })
+        self.runs.iter().filter_map(|run| run.range(self.cluster_size))
     }
 
     /// Fills `buf` from byte `offset` of the value on.
@@ -180,6 +207,7 @@ impl Mapped {
         if self.flags & (FLAG_COMPRESSED | FLAG_ENCRYPTED) != 0 {
             return Err(Error::corrupt(self.at, "a compressed or encrypted attribute cannot be read here"));
         }
+        // Clamped: a read that begins past the initialised size finds nothing stored.
         let stored = end.min(self.initialised_size).saturating_sub(offset);
         let stored = index(stored, "an attribute")?;
         let (mut rest, uninitialised) = buf.split_at_mut_checked(stored).unwrap_or_default();
@@ -193,7 +221,7 @@ impl Mapped {
                 Some(place) => volume.read_exact_at(place, now)?,
                 None => now.fill(0),
             }
-            at = at.saturating_add(len64(n));
+            at = add(at, len64(n), "a place in an attribute")?;
             rest = later;
         }
         Ok(())
@@ -202,7 +230,7 @@ impl Mapped {
     /// Where byte `at` lies on the volume (nowhere if sparse), and how many bytes follow it there.
     fn place(&self, at: u64) -> Result<(Option<u64>, u64)> {
         let vcn = at.checked_div(self.cluster_size).unwrap_or(0);
-        let run = self.runs.partition_point(|run| run.end() <= vcn);
+        let run = self.runs.partition_point(|run| run.end <= vcn);
         let place = self.runs.get(run).and_then(|run| {
             let into = at.checked_sub(run.vcn.checked_mul(self.cluster_size)?)?;
             let available = run.len.checked_mul(self.cluster_size)?.checked_sub(into).filter(|&n| n > 0)?;
@@ -232,6 +260,17 @@ impl Stream {
         match self {
             Self::Resident(value) => value.size(),
             Self::Mapped(mapped) => mapped.data_size,
+        }
+    }
+
+    /// Fills `buf` from byte `offset` of the value on.
+    ///
+    /// # Errors
+    /// As [`Mapped::read_at`], and `read-failed` past the end of a resident value.
+    pub(super) fn read_at(&self, volume: &dyn ReadAt, offset: u64, buf: &mut [u8]) -> Result<()> {
+        match self {
+            Self::Resident(value) => value.read_exact_at(offset, buf),
+            Self::Mapped(mapped) => mapped.read_at(volume, offset, buf),
         }
     }
 
@@ -265,13 +304,13 @@ struct Pair {
 impl Pair {
     fn run(&self, vcn: u64, lcn: &mut u64, clusters: u64) -> Option<Run> {
         let len = u64::try_from(self.len).ok().filter(|&len| len > 0)?;
-        vcn.checked_add(len)?;
+        let end = vcn.checked_add(len)?;
         let Some(delta) = self.lcn_delta else {
-            return Some(Run { vcn, lcn: None, len });
+            return Some(Run { vcn, lcn: None, len, end });
         };
         *lcn = lcn.checked_add_signed(delta)?;
         lcn.checked_add(len).filter(|&end| end <= clusters)?;
-        Some(Run { vcn, lcn: Some(*lcn), len })
+        Some(Run { vcn, lcn: Some(*lcn), len, end })
     }
 }
 

@@ -287,6 +287,7 @@ fn a_fragmented_table_is_found_through_its_own_list() {
         let second = Runs { runs: &[(Some(72), 4)], first_vcn: 4, sizes: [0; 3], flags: 0 };
         let mut list = list_entry(kind::DATA, "", 0, 1 << 48, 1);
         list.extend(list_entry(kind::DATA, "", 4, 15 | 1 << 48, 3));
+        list.extend(list_entry(kind::BITMAP, "", 0, 1 << 48, RECORD_BITMAP_INSTANCE));
         spec.records.insert(
             0,
             RecordSpec::file(vec![

@@ -241,16 +241,16 @@ pub fn volumes(disk: &Path, sector_size: u32) -> VolumeTable {
     enumerate(&NativeFile::open(disk).unwrap(), sector_size).unwrap()
 }
 
-/// What the project finds on a volume.
+/// What the project finds on a volume, once both witnesses were heard.
 pub fn look(volume: &Path) -> Detected {
     look_at(volume, 0..fs::metadata(volume).unwrap().len())
 }
 
-/// What the project finds on a part of a disk.
+/// What the project finds on a part of a disk, once both witnesses were heard.
 pub fn look_at(disk: &Path, range: Range<u64>) -> Detected {
     let file = NativeFile::open(disk).unwrap();
     let window = Window::new(file, Segments::single(range)).unwrap();
-    detect(&window, Context { sector_size: 512 })
+    detect(&window, Context { sector_size: 512 }).heard(&window)
 }
 
 /// The free map of a volume.
