@@ -5,12 +5,12 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use vhd_compactor::extents::Extents;
-use vhd_compactor::fs::{Context, DeclineReason, Mapping, Request, detect};
+use vhd_compactor::fs::{Context, DeclineReason, FreeMap, Hearing, Mapping, Request, detect};
 
-use crate::toolbox::ntfs::{Mounted, Shadows, assert_equals_strangers, make, ntfsinfo, populate};
+use crate::toolbox::ntfs::{Mounted, Shadows, assert_equals_strangers, make, ntfsinfo, populate, runs_of};
 use crate::toolbox::{
-    Counting, MIB, POISON, Random, command, declined, digest_of, digests, is_installed, look, mapped, poison,
-    run, text, unmount, unpack, used_by_partclone,
+    Counting, MIB, POISON, Random, command, declined, digest_of, digests, is_installed, look, mapped, noise,
+    poison, run, text, unmount, unpack, used_by_partclone, write_at,
 };
 
 /// Sector and cluster sizes that mkntfs makes, with a size that leaves an odd number of clusters.
@@ -30,6 +30,19 @@ const GEOMETRIES: [(u32, u32); 13] = [
     (4096, 4096),
 ];
 
+/// The free map of a volume that both witnesses agree about to the cluster, as they do while nothing is wrong.
+#[track_caller]
+fn agreed(volume: &Path) -> FreeMap {
+    let detected = look(volume);
+    match (detected.mapping, detected.hearing) {
+        (Mapping::Mapped(map), Hearing::Agrees(testimony)) => {
+            assert_eq!(testimony.owned_bytes, map.used_bytes, "{}", volume.display());
+            map
+        }
+        other => panic!("{}: {other:?}", volume.display()),
+    }
+}
+
 /// Writes over everything free; every file must read as before, and the checkers be content.
 fn assert_free_is_free(image: &Path, free: &Extents) {
     let before = digests(Mounted::new(image).path());
@@ -48,7 +61,7 @@ fn equals_strangers_on_every_geometry_and_nothing_reads_what_is_free() {
         let size = (48 * MIB).max(150 * u64::from(cluster)) + 5 * u64::from(cluster) + u64::from(sector);
         let image = make(folder.path(), size, sector, cluster);
         populate(&image, u64::try_from(n).unwrap() + 1);
-        let map = mapped(&image);
+        let map = agreed(&image);
         assert_equals_strangers(&image, &map);
         assert!(map.on_request.is_empty());
         assert!(map.free.ranges().len() > 5, "used and free clusters alternate");
@@ -59,6 +72,57 @@ fn equals_strangers_on_every_geometry_and_nothing_reads_what_is_free() {
         }
         assert_free_is_free(&image, &map.free);
     }
+}
+
+/// A volume with a file of 3 MB, before and after another of 6 MB was written.
+fn before_and_after(folder: &Path) -> (Vec<u8>, PathBuf) {
+    let image = make(folder, 64 * MIB, 512, 4096);
+    let write = |name: &str, len| {
+        let mounted = Mounted::new(&image);
+        fs::create_dir_all(mounted.path().join("Users/a")).unwrap();
+        fs::write(mounted.path().join(name), noise(len, len)).unwrap();
+    };
+    write("Users/a/first.bin", 3 * MIB);
+    let before = fs::read(&image).unwrap();
+    write("Users/a/report.docx", 6 * MIB);
+    (before, image)
+}
+
+#[test]
+fn a_bitmap_that_is_older_than_the_files_is_declined_with_the_files_name() {
+    need!(mount, "mkntfs", "ntfs-3g", "ntfsinfo");
+    let folder = tempfile::tempdir().unwrap();
+    let (before, image) = before_and_after(folder.path());
+    agreed(&image);
+    for run in runs_of(&image, 6, 0x80) {
+        write_at(&image, run.start, &before[run.start as usize..run.end as usize]);
+    }
+    let decline = declined(&image);
+    assert_eq!(decline.reason, DeclineReason::Inconsistent);
+    assert!(decline.detail.contains("“Users/a/report.docx”"), "{decline:?}");
+    assert!(decline.detail.contains("chkdsk"), "{decline:?}");
+}
+
+#[test]
+fn a_sector_of_the_bitmap_that_reads_as_zeros_is_declined() {
+    need!(mount, "mkntfs", "ntfs-3g", "ntfsinfo");
+    let folder = tempfile::tempdir().unwrap();
+    let (_, image) = before_and_after(folder.path());
+    let bitmap = runs_of(&image, 6, 0x80);
+    let whole = fs::read(&image).unwrap();
+    let mut declines = 0;
+    for sector in bitmap.into_iter().flat_map(|run| run.step_by(512)) {
+        let bytes = &whole[sector as usize..][..512];
+        // The last byte may hold padding only.
+        if bytes[..511].iter().any(|&byte| byte != 0) {
+            write_at(&image, sector, &[0; 512]);
+            assert_eq!(declined(&image).reason, DeclineReason::Inconsistent, "{sector:#x}");
+            write_at(&image, sector, bytes);
+            declines += 1;
+        }
+    }
+    assert!(declines > 0);
+    agreed(&image);
 }
 
 #[test]
@@ -80,7 +144,7 @@ fn sectors_of_256_bytes_are_understood() {
     need!("mkntfs", "ntfsinfo", "ntfscat");
     let folder = tempfile::tempdir().unwrap();
     let image = make(folder.path(), 8 * MIB, 256, 512);
-    assert_equals_strangers(&image, &mapped(&image));
+    assert_equals_strangers(&image, &agreed(&image));
 }
 
 #[test]
@@ -96,7 +160,7 @@ fn a_full_volume_has_what_ntfsinfo_leaves_it() {
             at += 65536;
         }
     }
-    assert_equals_strangers(&image, &mapped(&image));
+    assert_equals_strangers(&image, &agreed(&image));
 }
 
 #[test]
@@ -186,7 +250,7 @@ fn a_page_file_in_many_fragments_is_followed_through_its_attribute_list() {
         }
         file.set_len(size).unwrap();
     }
-    let map = mapped(&image);
+    let map = agreed(&image);
     assert_equals_strangers(&image, &map);
     let [(Request::PageFiles, pages)] = map.on_request.as_slice() else { panic!("{:?}", map.on_request) };
     assert_eq!(pages.total(), size);
@@ -256,7 +320,7 @@ fn equals_strangers_on_the_corpus() {
         let Some(volume) = corpus_volume(name, start, folder.path()) else { return };
         let detected = look(&volume);
         assert_eq!((detected.name, detected.label.as_deref()), ("NTFS", label), "{name}");
-        let mut map = mapped(&volume);
+        let mut map = agreed(&volume);
         // What shadow copies need is free by $Bitmap all the same.
         for (_, held) in map.on_request.iter().filter(|(request, _)| *request == Request::ShadowCopies) {
             map.free = map.free.union(held);
