@@ -17,6 +17,7 @@
 #[macro_use]
 mod toolbox;
 
+mod campaign;
 mod chains;
 mod compaction;
 mod file_systems;

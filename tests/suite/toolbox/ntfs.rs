@@ -1,6 +1,7 @@
 //! NTFS volumes: making, filling and judging them with the programs of ntfs-3g.
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::thread::sleep;
@@ -149,4 +150,23 @@ impl Shadows {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suite/toolbox/ntfs_shadow.py");
         String::from_utf8(stdout(&self.python, &[text(&script), what, text(volume)])).unwrap()
     }
+}
+
+/// The volume bytes of the attributes of this type of a file, as ntfsinfo reads its runs; none if the file is
+/// not there or has no such attribute outside its record.
+pub fn runs_of(volume: &Path, inode: u64, kind: u32) -> Vec<Range<u64>> {
+    let (cluster_size, ..) = ntfsinfo(volume);
+    let listed = try_run("ntfsinfo", &["-f", "-v", "-i", &inode.to_string(), text(volume)]).stdout;
+    let hex = |field: &str| u64::from_str_radix(field.strip_prefix("0x")?, 16).ok();
+    let (mut runs, mut wanted) = (Vec::new(), false);
+    for line in String::from_utf8_lossy(&listed).lines() {
+        if line.starts_with("Dumping attribute") {
+            wanted = line.contains(&format!("({kind:#x})"));
+        }
+        let fields: Vec<_> = line.split_whitespace().map(hex).collect();
+        if let ([Some(_), Some(lcn), Some(len)], true) = (fields.as_slice(), wanted) {
+            runs.push(lcn * cluster_size..(lcn + len) * cluster_size);
+        }
+    }
+    runs
 }

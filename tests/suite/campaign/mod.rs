@@ -1,0 +1,22 @@
+//! Campaigns: clean volumes are damaged in the ways in which disks and drivers do it, thousands of times, and
+//! nothing that could be read may be lost.
+//!
+//! ```text
+//!   volume + damage ─► detect, both witnesses ─┬─► declined
+//!                                              └─► mapped ─► files read by other programs
+//!                                                            everything called free filled with zeros
+//!                                                            files read again ── as before: harmless
+//!                                                                             └─ else:      LOST
+//! ```
+//! The seed of a damage is its number, so every run makes the same ones, and a longer run more of them:
+//! `VHD_COMPACTOR_CAMPAIGN=2000 cargo test --test suite campaign -- --nocapture` makes 2,000 of each file system
+//! and prints the tables that stand in `docs/campaign.md`.
+//!
+//! A file system takes part with a [`Subject`].
+
+mod frame;
+mod ntfs;
+mod readers;
+
+pub use frame::{Kind, Patch, Subject, campaign};
+pub use readers::Files;
