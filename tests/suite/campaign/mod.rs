@@ -10,7 +10,7 @@
 //! ```
 //! The seed of a damage is its number, so every run makes the same ones, and a longer run more of them:
 //! `VHD_COMPACTOR_CAMPAIGN=2000 cargo test --test suite campaign -- --nocapture` makes 2,000 of each file system
-//! and prints the tables that stand in `docs/campaign.md`.
+//! and prints the tables of `docs/campaign.md`.
 //!
 //! A file system takes part with a [`Subject`].
 
@@ -19,4 +19,3 @@ mod ntfs;
 mod readers;
 
 pub use frame::{Kind, Patch, Subject, campaign};
-pub use readers::Files;
