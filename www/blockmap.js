@@ -41,6 +41,16 @@ export function arrange(count, width) {
   return { columns, pitch: cell, rows: Math.max(1, Math.ceil(count / columns)) };
 }
 
+/**
+ * How tall the picture of `count` cells is.
+ * @param {number} count
+ * @param {number} width in CSS pixels
+ */
+export function heightOf(count, width) {
+  const { rows, pitch } = arrange(count, width);
+  return Math.ceil(rows * pitch - GAP);
+}
+
 /** A canvas that shows a block map and fades changed cells over. */
 export class BlockMapPicture {
   /** @type {BlockMap | null} */
@@ -104,9 +114,9 @@ export class BlockMapPicture {
     const map = this.#map;
     const context = this.canvas.getContext('2d');
     if (!map || !context || this.#width <= 0) return;
-    const { columns, pitch, rows } = arrange(map.cells.length, this.#width);
+    const { columns, pitch } = arrange(map.cells.length, this.#width);
     const scale = window.devicePixelRatio || 1;
-    const height = Math.ceil(rows * pitch - GAP);
+    const height = heightOf(map.cells.length, this.#width);
     this.canvas.width = Math.round(this.#width * scale);
     this.canvas.height = Math.round(height * scale);
     this.canvas.style.height = `${height}px`;

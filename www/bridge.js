@@ -47,8 +47,9 @@ export class Engine extends EventTarget {
     this.#worker.addEventListener('message', (event) => this.#receive(event.data));
     this.#worker.addEventListener('error', (event) => {
       event.preventDefault();
+      // Without a message the worker's own file could not be loaded.
       this.#end({
-        code: 'internal',
+        code: event.message ? 'internal' : 'page-incomplete',
         message: event.message || 'the worker could not be started',
         site: null,
       });
@@ -60,6 +61,11 @@ export class Engine extends EventTarget {
 
   get ended() {
     return this.#ended;
+  }
+
+  /** Whether nothing is being waited for. */
+  get isIdle() {
+    return this.#open.size === 0;
   }
 
   /**

@@ -9,12 +9,17 @@
 import { Engine, EngineError, asEngineError } from './bridge.js';
 import { assumed, defaultChoices, mustAskDynamic, variants } from './choices.js';
 import { diagnose } from './diagnose.js';
+import { atRest, inUse } from './engines.js';
 
 /** @import { BlockMap, Choices, CompactReport, Destination, Estimated, InspectReport, JobProgress, LogEntry, Picked } from './types.js' */
 /** @import { Missing } from './chain.js' */
 
 /** @typedef {'reading'|'needs-parent'|'ready'|'waiting'|'running'|'done'|'nothing'|'failed'} State */
-/** @typedef {{ report: CompactReport, blob: Blob | null, name: string, place: string | null }} Outcome */
+/**
+ * A new image. One in a folder is saved; one that was handed to the browser is made, and whether it was saved
+ * this page cannot know, unless the saved file was compared with it.
+ * @typedef {{ report: CompactReport, blob: Blob | null, name: string, place: string | null, isChecked: boolean, release: () => Promise<void> }} Outcome
+ */
 
 /** How long a worker may take to stop before it is ended. */
 const CANCEL_GRACE_MS = 350;
@@ -23,7 +28,7 @@ const SLOW_CLEARING_MS = 400;
 let nextId = 1;
 
 /**
- * Events: `state` (the state or what belongs to it changed), `estimate`, `map`, `progress`, `clearing`.
+ * Events: `state` (the state or what belongs to it changed), `estimate`, `map`, `progress`, `clearing`, `saved`.
  */
 export class DiskImage extends EventTarget {
   /** @type {State} */
@@ -58,9 +63,12 @@ export class DiskImage extends EventTarget {
 
   /** @type {Engine | null} */
   #engine = null;
+  /** @type {Promise<{ engine: Engine, report: InspectReport }> | null} */
+  #started = null;
   #mapCells = 0;
   #estimateTurn = 0;
   #mapTurn = 0;
+  #isLookedAt = false;
   /** @type {symbol | null} */
   #ticket = null;
   #cancelAsked = false;
@@ -92,12 +100,25 @@ export class DiskImage extends EventTarget {
     return estimated && 'estimate' in estimated ? estimated.estimate : null;
   }
 
+  /** Whether it is known what each answer to each choice would give. */
+  get knowsAlternatives() {
+    if (!this.report) return false;
+    return Object.keys(variants(this.report, this.choices, this.parents.length > 0)).every(
+      (name) => !this.isOpen(name),
+    );
+  }
+
   /**
    * Whether that is still being worked out.
    * @param {string} variant
    */
   isOpen(variant) {
     return this.estimates[variant] === undefined;
+  }
+
+  /** How far the run is, of 100; null where none goes on. */
+  get percent() {
+    return this.state === 'running' ? (this.progress?.percent ?? 0) : null;
   }
 
   /** Why the present choices cannot be had, where that is so. */
@@ -119,8 +140,7 @@ export class DiskImage extends EventTarget {
     try {
       // A handle gives the file as it is now, also when it changed since it was dropped.
       if (this.handle) this.file = await this.handle.getFile().catch(() => this.file);
-      const engine = this.#freshEngine();
-      this.report = await engine.call('open', this.file, this.#parentFiles(), this.choices);
+      this.report = (await this.#start()).report;
       const { parent } = this.report;
       if (parent && !parent.found && !parent.raw && !this.goesAlone) {
         this.#enter('needs-parent');
@@ -128,7 +148,7 @@ export class DiskImage extends EventTarget {
       }
       await this.#estimateNow();
       this.#enter('ready');
-      void this.#estimateOthers();
+      if (this.#isLookedAt) void this.#estimateOthers();
     } catch (error) {
       await this.#fail(error);
     }
@@ -138,6 +158,18 @@ export class DiskImage extends EventTarget {
   goAlone() {
     this.goesAlone = true;
     return this.read();
+  }
+
+  /** The card was opened or folded: what only an open card shows is worked out for an open one. */
+  look(/** @type {boolean} */ isOpen) {
+    const wasOpen = this.#isLookedAt;
+    this.#isLookedAt = isOpen;
+    if (isOpen && !wasOpen && this.state === 'ready') void this.#estimateOthers();
+  }
+
+  /** Whether its engine may be ended and started again when it is needed. */
+  get mayRest() {
+    return !this.isBusy && this.state !== 'reading' && (this.#engine?.isIdle ?? false);
   }
 
   /** Other images turn out to be built upon this one: what keeps them valid becomes the choice. */
@@ -177,7 +209,8 @@ export class DiskImage extends EventTarget {
     if (!this.report || this.#mapCells === 0 || this.state !== 'ready' || this.refused) return;
     const turn = ++this.#mapTurn;
     try {
-      const map = await this.#theEngine().call('blockMap', this.#mapCells, assumed(this.report, this.choices));
+      const engine = await this.#openEngine();
+      const map = await engine.call('blockMap', this.#mapCells, assumed(this.report, this.choices));
       if (turn === this.#mapTurn) this.#setMap(map);
     } catch (error) {
       await this.#fail(error);
@@ -198,18 +231,19 @@ export class DiskImage extends EventTarget {
    * says so. Returns whether a new image was made.
    * @param {symbol} ticket
    * @param {Destination} destination
-   * @param {{ name: string, place: string | null }} target
+   * @param {{ name: string, place: string | null, release: () => Promise<void> }} target `release` lets go of what is kept of it
    */
   async compact(ticket, destination, target) {
     if (ticket !== this.#ticket) return false;
     this.log = [];
     this.progress = null;
+    this.#dropOutcome();
     this.#enter('running');
     try {
       const engine = await this.#openEngine();
       await engine.call('watch', this.#mapCells);
       const result = await engine.call('compact', destination, this.choices);
-      this.outcome = { ...result, ...target };
+      this.outcome = { ...result, ...target, isChecked: false };
       this.close();
       this.#enter(result.report.nothingToGain ? 'nothing' : 'done');
       return this.state === 'done';
@@ -250,15 +284,35 @@ export class DiskImage extends EventTarget {
 
   /** Back to the choices, with the image as it was read. */
   again() {
-    this.outcome = null;
+    this.#dropOutcome();
     this.error = null;
     if (this.report && this.estimate) this.#backToReady(false);
     else void this.read();
   }
 
+  /** The saved file was compared with the new image, and is the same. */
+  setChecked() {
+    if (!this.outcome) return;
+    this.outcome.isChecked = true;
+    this.#tell('saved');
+  }
+
+  /** Lets go of everything: the image leaves the page. */
+  dispose() {
+    this.#dropOutcome();
+    this.close();
+  }
+
+  #dropOutcome() {
+    void this.outcome?.release();
+    this.outcome = null;
+  }
+
+  /** Ends the engine; another is started when one is needed. */
   close() {
     this.#engine?.terminate();
     this.#engine = null;
+    atRest(this);
   }
 
   #backToReady(cancelled = true) {
@@ -306,7 +360,8 @@ export class DiskImage extends EventTarget {
    * @param {number} turn
    */
   async #estimate(wanted, turn) {
-    const estimates = await this.#theEngine().call('estimates', wanted);
+    const engine = await this.#openEngine();
+    const estimates = await engine.call('estimates', wanted);
     if (turn !== this.#estimateTurn) return;
     this.estimates = { ...this.estimates, ...estimates };
     this.#tell('estimate');
@@ -314,19 +369,23 @@ export class DiskImage extends EventTarget {
 
   /** The engine with the image open in it, also after an ended run. */
   async #openEngine() {
-    if (this.#engine && !this.#engine.ended) return this.#engine;
-    const engine = this.#freshEngine();
-    await engine.call('open', this.file, this.#parentFiles(), this.choices);
-    return engine;
+    inUse(this);
+    const started = !this.#engine || this.#engine.ended || !this.#started ? this.#start() : this.#started;
+    return (await started).engine;
   }
 
-  #theEngine() {
-    if (!this.#engine) throw new Error('the image was closed');
-    return this.#engine;
+  /** Starts an engine that opens the image. A promise that is kept, so that two who need it share one. */
+  #start() {
+    const engine = this.#freshEngine();
+    this.#started = engine
+      .call('open', this.file, this.#parentFiles(), this.choices)
+      .then((report) => ({ engine, report }));
+    return this.#started;
   }
 
   #freshEngine() {
     this.#engine?.terminate();
+    inUse(this);
     const engine = new Engine();
     engine.addEventListener('progress', (event) => {
       this.progress = /** @type {CustomEvent} */ (event).detail;

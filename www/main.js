@@ -4,20 +4,20 @@
 
 import './styles/page.css';
 
-import { outputFormat } from './choices.js';
 import { childrenOf, resolveChain } from './chain.js';
-import { bytes, plural } from './format.js';
 import { DiskImage } from './image.js';
 import { fromDrop, fromHandles, fromInput, isSameFile, sample } from './intake.js';
-import { outputName } from './names.js';
+import { inTurn } from './engines.js';
+import { keepFocus } from './focus.js';
 import { lackingEngine } from './features.js';
-import { enqueue } from './queue.js';
-import { downloadTarget } from './save.js';
+import { forget, remember } from './remembered.js';
 import { imageCard } from './ui/card.js';
 import { mountCompare } from './ui/compare.js';
 import { byId } from './ui/dom.js';
 import { mountFaultReport } from './ui/fault.js';
 import { notice } from './ui/notice.js';
+import { mountQueueBar } from './ui/queue-bar.js';
+import { restoreCards } from './ui/restore.js';
 import { mountUpdates } from './ui/update.js';
 import { mountWhere } from './ui/where.js';
 import { NO_ENGINE } from './words.js';
@@ -34,11 +34,16 @@ const compare = mountCompare();
 mountIntake();
 mountModes();
 tellWhatIsMissing();
+byId('boot').remove();
 mountWhere();
-byId('download-all').addEventListener('click', downloadAll);
+keepFocus();
+const bar = mountQueueBar(() => [...cards.keys()]);
 byId('version').textContent = PAGE_VERSION;
 mountFaultReport(() => [...cards.keys()]);
-void mountUpdates(() => cards.size > 0);
+void mountUpdates({
+  hasWork: () => cards.size > 0 || byId('compare-outcome').childElementCount > 0,
+  unsaved: () => [...cards.keys()].filter((image) => image.outcome?.blob && !image.outcome.isChecked).length,
+});
 
 function mountIntake() {
   byId('pick').addEventListener('click', chooseFiles);
@@ -61,7 +66,9 @@ function mountIntake() {
     if (alreadyTaken || !event.dataTransfer) return;
     void fromDrop(event.dataTransfer).then(isComparing() ? compare.take : add);
   });
-  window.launchQueue?.setConsumer(({ files: handles }) => void fromHandles(handles).then(add));
+  const addHandles = async (/** @type {readonly FileSystemHandle[]} */ handles) => add(await fromHandles(handles));
+  window.launchQueue?.setConsumer(({ files: handles }) => void addHandles(handles));
+  void restoreCards(addHandles);
 }
 
 /** Where the engine cannot run at all, that is told now and not after a person has found their disk. */
@@ -93,6 +100,8 @@ async function addSample() {
   link.disabled = true;
   try {
     await add([await sample()]);
+    // Its button is gone with the welcome.
+    [...cards.values()].at(-1)?.root.querySelector('h2')?.focus({ preventScroll: true });
   } catch {
     say('The sample could not be loaded; try again with a network.');
   } finally {
@@ -117,11 +126,12 @@ async function add(picked) {
       say(`${here.name} is here already.`);
     } else {
       added.push(addCard(new DiskImage(one)));
+      void remember(one);
     }
   }
   unfoldFor(added);
   arrange();
-  await Promise.all(added.map((image) => image.read()));
+  await Promise.all(added.map((image) => inTurn(() => image.read())));
   await joinChains();
 }
 
@@ -144,14 +154,14 @@ function addCard(image) {
   const card = imageCard(image, { remove: () => remove(image), addFiles: chooseFiles });
   cards.set(image, card);
   byId('cards').append(card.root);
-  image.addEventListener('state', summarise);
-  image.addEventListener('estimate', summarise);
+  for (const event of ['state', 'estimate', 'saved']) image.addEventListener(event, bar.update);
   return image;
 }
 
 /** @param {DiskImage} image */
 function remove(image) {
-  image.close();
+  image.dispose();
+  void forget(image.name);
   cards.get(image)?.root.remove();
   cards.delete(image);
   arrange();
@@ -170,7 +180,7 @@ async function joinChains() {
       image.dispatchEvent(new Event('state'));
     } else {
       image.parents = parents;
-      reads.push(image.read());
+      reads.push(inTurn(() => image.read()));
     }
   }
   for (const image of images) if (childrenOf(image, images).length > 0) image.becomeParent();
@@ -194,31 +204,5 @@ function arrange() {
   document.body.classList.toggle('has-many', many);
   byId('cards').hidden = cards.size === 0;
   if (!many) cards.forEach(({ fold }) => fold(true));
-  summarise();
-}
-
-const canStart = (/** @type {DiskImage} */ image) => image.hindrance === null;
-
-function summarise() {
-  const images = [...cards.keys()];
-  const ready = images.filter(canStart);
-  byId('queue-bar').hidden = images.length < 2;
-  const saves = ready.reduce(
-    (sum, { report, estimate }) => sum + Math.max(0, (report?.fileSize ?? 0) - (estimate?.outputSize ?? 0)),
-    0,
-  );
-  byId('queue-summary').textContent =
-    ready.length === 0
-      ? plural(images.length, 'image')
-      : `${plural(images.length, 'image')}, ${ready.length} ready${saves > 0 ? `: ${bytes(saves)} or more can be saved` : ''}`;
-  const all = /** @type {HTMLButtonElement} */ (byId('download-all'));
-  all.hidden = ready.length < 2;
-}
-
-function downloadAll() {
-  for (const image of cards.keys()) {
-    if (!canStart(image) || !image.report) continue;
-    const name = outputName(image.name, image.report.format, outputFormat(image.report, image.choices));
-    void enqueue(image, downloadTarget(name));
-  }
+  bar.update();
 }

@@ -1,7 +1,8 @@
 /**
  * Where a new image may go.
  *
- * - *Download*: the worker composes one `Blob`, and the browser saves it. Every browser can.
+ * - *Download*: the worker composes one `Blob`, and the browser saves it. Every browser can; some would hold all of
+ *   it in memory, and there it goes through the browser's own storage (`staged-sink.js` has the measurements).
  * - *A folder*: where the browser has a folder picker, a new file is made there.
  *
  * `showSaveFilePicker` is not used on purpose: Chromium empties the file that is picked in it at
@@ -11,6 +12,7 @@
 
 import { numberedName } from './names.js';
 import { EngineError } from './bridge.js';
+import { holdStagedName, removeAbandoned, roomInBrowser } from './stage.js';
 
 /** @import { Destination, Picked } from './types.js' */
 
@@ -100,15 +102,47 @@ async function removeWhenReleased(folder, name) {
 }
 
 /**
+ * A download. Where the browser would hold all of it in memory, it goes through the browser's own storage.
  * @param {string} name
- * @returns {Target}
+ * @param {number} size of the new image, about
+ * @returns {Promise<Target>}
  */
-export const downloadTarget = (name) => ({
-  destination: { kind: 'download', name },
-  name,
-  place: null,
-  discard: () => Promise.resolve(),
-});
+export async function downloadTarget(name, size) {
+  if (downloadCosts(size) !== 'storage') {
+    return { destination: { kind: 'download', name }, name, place: null, discard: () => Promise.resolve() };
+  }
+  const held = await holdStagedName();
+  return {
+    destination: { kind: 'staged', name, stagedName: held.name },
+    name,
+    place: null,
+    discard: held.release,
+  };
+}
+
+/** Below this the memory of a composed download does not matter. */
+const STAGE_FROM = 64 * 1024 * 1024;
+
+/** What this browser would still keep for the page; until it is known, nothing is promised. */
+let room = 0;
+if (!canPickFolder) {
+  void removeAbandoned()
+    .then(roomInBrowser)
+    .then((bytes) => {
+      room = bytes;
+    });
+}
+
+/**
+ * What a download takes of the computer beside its place on the drive: nothing in Chromium, which has folder
+ * pickers, too; elsewhere a copy in the browser's storage, or, where that does not fit, in memory.
+ * @param {number} size
+ * @returns {'nothing' | 'storage' | 'memory'}
+ */
+export function downloadCosts(size) {
+  if (canPickFolder || size < STAGE_FROM) return 'nothing';
+  return room >= size && 'locks' in navigator ? 'storage' : 'memory';
+}
 
 /**
  * Hands a blob to the browser to save. The address stays valid while the page is open, since nothing

@@ -23,10 +23,17 @@ export type { CompactReport, EstimateReport, InspectReport, JobProgress, LogEntr
 export type Choices = Omit<Options, 'parents' | 'findings'>;
 
 /** Where the new image goes. */
-export type Destination = { kind: 'folder'; handle: FileSystemFileHandle } | { kind: 'download'; name: string };
+export type Destination =
+  | { kind: 'folder'; handle: FileSystemFileHandle }
+  | { kind: 'download'; name: string }
+  /** A download of one file in the browser's own storage. */
+  | { kind: 'staged'; name: string; stagedName: string };
 
 /** What a set of choices would reach, or why the engine refuses it. */
 export type Estimated = { estimate: EstimateReport } | { refused: string };
+
+/** How two files differ: `none`, in their sizes, or first at a byte. */
+export type FileDifference = { differs: 'none' } | { differs: 'size' } | { differs: 'bytes'; at: number };
 
 /** What the main thread may ask of a worker: the name, what it takes, what it answers. */
 export interface Calls {
@@ -35,6 +42,8 @@ export interface Calls {
   blockMap(cells: number, choices: Choices): BlockMap;
   compact(destination: Destination, choices: Choices): { report: CompactReport; blob: Blob | null };
   verify(original: File, compacted: File, parents: File[], choices: Choices): VerifyReport;
+  /** Whether two files hold the same bytes, with progress. */
+  sameBytes(made: Blob, saved: File): FileDifference;
   /** From now on the live block map comes with this many cells. */
   watch(cells: number): void;
   cancel(): void;
@@ -46,13 +55,14 @@ export type Request = {
 
 export interface Failure {
   /** The engine's codes, and a few of the page's own. */
-  code: ErrorCode | 'same-file' | 'blocked-folder' | 'reads-differently' | 'not-the-same';
+  code: ErrorCode | 'same-file' | 'blocked-folder' | 'page-incomplete' | 'reads-differently' | 'not-the-same';
   message: string;
   site: Site | null;
 }
 
 /** Told while a job runs. */
 export type Told =
+  | { event: 'compared'; done: number; total: number }
   | { event: 'progress'; progress: JobProgress; percent: number }
   | { event: 'map'; map: BlockMap }
   | { event: 'log'; entries: LogEntry[] };
@@ -82,6 +92,20 @@ declare global {
       startIn?: FileSystemHandle | string;
     }): Promise<FileSystemDirectoryHandle>;
     launchQueue?: { setConsumer(consumer: (params: LaunchParams) => void): void };
+  }
+
+  // The DOM's types know no worker.
+  interface FileSystemSyncAccessHandle {
+    write(bytes: Uint8Array, options: { at: number }): number;
+    truncate(size: number): void;
+    flush(): void;
+    close(): void;
+  }
+
+  interface FileSystemFileHandle {
+    createSyncAccessHandle(): Promise<FileSystemSyncAccessHandle>;
+    queryPermission?(descriptor: { mode: 'read' }): Promise<PermissionState>;
+    requestPermission?(descriptor: { mode: 'read' }): Promise<PermissionState>;
   }
 
   interface DataTransferItem {

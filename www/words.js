@@ -106,6 +106,11 @@ export const ERRORS = {
     meaning: 'That is a fault of this page, not of your disk. Your file has only been read; it is as it was.',
     next: 'Reload the page and try again. If it happens again, please report it with the detail below.',
   },
+  'page-incomplete': {
+    title: 'A part of this page could not be loaded',
+    meaning: 'Nothing is wrong with your disk; your file is as it was.',
+    next: 'A new version of this page may just have been put up, or the network is gone. Reload the page; if that does not help, do so again in a few minutes.',
+  },
   'same-file': {
     title: 'That is the image itself',
     meaning:
@@ -222,7 +227,7 @@ export const STATES = {
   ready: 'Ready',
   waiting: 'Waiting',
   running: 'Working',
-  done: 'Done',
+  done: 'Made',
   nothing: 'Nothing to gain',
   failed: 'Stopped',
 };

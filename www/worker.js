@@ -3,10 +3,12 @@
  * job hands control back to the event loop between its steps, so that a cancel gets in.
  */
 
-import { CompactorError, DownloadSink, FileSource, PickerSink, open, verify } from '../lib/index.web.js';
+import { CompactorError, DownloadSink, FileSource, PickerSink, load, open, verify } from '../lib/index.web.js';
+import { compareFiles } from './compare-files.js';
 import { findingsFor } from './findings.js';
+import { StagedSink } from './staged-sink.js';
 
-/** @import { Calls, Choices, Estimated, Failure, Request, Told } from './types.js' */
+/** @import { Calls, Choices, Destination, Estimated, Failure, Request, Told } from './types.js' */
 /** @import { OpenImage } from '../lib/index.web.js' */
 /** @import { Job } from '../lib/types.js' */
 
@@ -24,6 +26,7 @@ const calls = {
   async open(file, parents, choices) {
     image?.close();
     image = null;
+    await theEngine();
     image = await open(file, { ...choices, parents: asSources(parents) });
     return image.report;
   },
@@ -36,21 +39,23 @@ const calls = {
   blockMap: (cells, choices) => dominant(theImage().blockMap(cells, choices)),
 
   async compact(destination, choices) {
-    const sink =
-      destination.kind === 'folder' ? new PickerSink(destination.handle) : new DownloadSink(destination.name);
+    const sink = sinkFor(destination);
     const opened = theImage();
     const findings = findingsFor(opened.sources, choices);
     const report = await follow(opened.compact(sink, { ...choices, findings })).catch(
       differenceAs('reads-differently'),
     );
     await findings.forget();
-    return { report, blob: sink instanceof DownloadSink ? sink.blob : null };
+    return { report, blob: sink instanceof PickerSink ? null : sink.blob };
   },
 
   async verify(original, compacted, parents, choices) {
+    await theEngine();
     const comparison = await verify(original, compacted, { ...choices, parents: asSources(parents) });
     return follow(comparison).catch(differenceAs('not-the-same'));
   },
+
+  sameBytes: (made, saved) => compareFiles(made, saved, (done, total) => send({ event: 'compared', done, total })),
 
   watch(cells) {
     mapCells = cells;
@@ -82,8 +87,31 @@ async function answer({ id, call, args }) {
   }
 }
 
+/** @param {Destination} destination */
+function sinkFor(destination) {
+  switch (destination.kind) {
+    case 'folder':
+      return new PickerSink(destination.handle);
+    case 'download':
+      return new DownloadSink(destination.name);
+    case 'staged':
+      return new StagedSink(destination.name, destination.stagedName);
+  }
+}
+
 /** @param {File[]} files */
 const asSources = (files) => files.map((file) => new FileSource(file));
+
+/** The engine is a file of its own: after a new version was put up, an old page may not find it any more. */
+async function theEngine() {
+  try {
+    await load();
+  } catch (error) {
+    /** @type {Failure} */
+    const failure = { code: 'page-incomplete', message: String(error), site: null };
+    throw failure;
+  }
+}
 
 function theImage() {
   if (!image) throw new Error('no image is open');

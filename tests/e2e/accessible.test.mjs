@@ -36,7 +36,7 @@ const states = {
     await page.getByRole('button', { name: 'Try it with a sample' }).click();
     await waitFor(page, 'sample.vhdx', 'Ready');
     await download(page, 'sample.vhdx', suite.path('axe-out.vhdx'));
-    await waitFor(page, 'sample.vhdx', 'Done');
+    await waitFor(page, 'sample.vhdx', 'Made');
     await page.locator('.next summary').first().click();
   },
   async 'failed, and needs its parent'(page) {
@@ -84,7 +84,7 @@ test('with the keyboard alone: sample, option, download, and out again', { skip:
   const arriving = page.waitForEvent('download');
   await page.keyboard.press('Enter');
   await arriving;
-  await waitFor(page, 'sample.vhdx', 'Done');
+  await waitFor(page, 'sample.vhdx', 'Made');
   assert.equal(await page.evaluate(() => document.activeElement?.tagName), 'H3', 'the result has the focus');
   await tabTo(page, 'Back to the options');
 });

@@ -24,7 +24,7 @@ test('the sample: estimate, download, proof; only deleted data is gone', { skip:
 
   const to = suite.path('sample-out.vhdx');
   assert.equal(await download(page, 'sample.vhdx', to), 'sample-compacted.vhdx');
-  await waitFor(page, 'sample.vhdx', 'Done');
+  await waitFor(page, 'sample.vhdx', 'Made');
   assert.match(await card.innerText(), /Compared, and the same/);
   assert.ok(statSync(to).size < images.sample().length * 0.6, 'it became much smaller');
 
@@ -132,7 +132,7 @@ test('the report and the log can be saved', { skip: needs }, async (t) => {
   await choose(page, [await suite.file('logged.vhd', images.base())]);
   await waitFor(page, 'logged.vhd', 'Ready');
   await download(page, 'logged.vhd', suite.path('logged-out.vhd'));
-  await waitFor(page, 'logged.vhd', 'Done');
+  await waitFor(page, 'logged.vhd', 'Made');
   const save = async (/** @type {string} */ name) => {
     const arriving = page.waitForEvent('download');
     await page.getByRole('button', { name }).click();
@@ -157,6 +157,6 @@ test('several images wait in line and are all done', { skip: needs }, async (t) 
   const arrived = [];
   page.on('download', (one) => arrived.push(one.suggestedFilename()));
   await page.getByRole('button', { name: 'Download all' }).click();
-  for (const name of names) await waitFor(page, name, 'Done');
+  for (const name of names) await waitFor(page, name, 'Made');
   assert.deepEqual(arrived.sort(), ['one-compacted.vhd', 'three-compacted.vhdx', 'two-compacted.vhd']);
 });

@@ -51,7 +51,7 @@ test('the folder dialog: choose, allow, and the new image is there', { skip: nee
   // The prompt "Let site edit files?" opens with its first button ready.
   await sleep(1500);
   screen.hand('key', 'Tab', 'Return');
-  await waitFor(page, 'disk.vhd', 'Done');
+  await waitFor(page, 'disk.vhd', 'Saved');
   await page.getByText('Compared, and the same.').waitFor();
 
   assert.deepEqual(await readdir(place), ['disk-compacted.vhd'], 'the new image, and no trace of the writing');

@@ -28,7 +28,7 @@ async function interrupt(page) {
 /** Compacts to the end and gives the log. @param {Page} page */
 async function finish(page) {
   await download(page, NAME, suite.path('out.vhd'));
-  await waitFor(page, NAME, 'Done');
+  await waitFor(page, NAME, 'Made');
   const arriving = page.waitForEvent('download');
   await cardOf(page, NAME).getByRole('button', { name: 'Save the log' }).click();
   const to = suite.path('log.txt');

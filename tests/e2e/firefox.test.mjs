@@ -58,7 +58,7 @@ test(
     );
     assert.deepEqual(offered, ['Download'], 'no folder is offered where the browser cannot');
     await page.click('.save .primary');
-    await until('Done');
+    await until('Made');
 
     const result = join(folder, 'disk-compacted.vhd');
     // Firefox holds the name with an empty file until the download is complete.

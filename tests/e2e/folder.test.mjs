@@ -55,7 +55,7 @@ test('the new image stands in the folder, compared after it was closed', { skip:
   await choose(page, [source]);
   await waitFor(page, 'kept.vhd', 'Ready');
   await save(page, 'kept.vhd');
-  await waitFor(page, 'kept.vhd', 'Done');
+  await waitFor(page, 'kept.vhd', 'Saved');
   const text = await cardOf(page, 'kept.vhd').innerText();
   assert.match(text, /Saved as kept-compacted\.vhd in the folder new-images/);
   assert.match(text, /Compared, and the same/);
@@ -77,7 +77,7 @@ test('an existing file is never written over: the new one gets another name', { 
   await choose(page, [await suite.file('twice.vhd', images.base())]);
   await waitFor(page, 'twice.vhd', 'Ready');
   await save(page, 'twice.vhd');
-  await waitFor(page, 'twice.vhd', 'Done');
+  await waitFor(page, 'twice.vhd', 'Saved');
   const files = await listing(page);
   assert.equal(files['twice-compacted.vhd'], 'precious'.length);
   assert.ok((files['twice-compacted (2).vhd'] ?? 0) > 1 << 20);
@@ -115,7 +115,7 @@ test('a cancel takes effect at once and leaves nothing behind; then it works aga
   assert.doesNotMatch(await page.title(), /%/);
 
   await save(page, 'large.vhd');
-  await waitFor(page, 'large.vhd', 'Done');
+  await waitFor(page, 'large.vhd', 'Saved');
   assert.deepEqual(Object.keys(await listing(page)), ['large-compacted.vhd']);
 });
 

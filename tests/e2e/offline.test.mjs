@@ -18,7 +18,7 @@ test('after the first visit it works without a network, the sample too', { skip:
   await page.getByRole('button', { name: 'Try it with a sample' }).click();
   await waitFor(page, 'sample.vhdx', 'Ready');
   await download(page, 'sample.vhdx', suite.path('offline-out.vhdx'));
-  await waitFor(page, 'sample.vhdx', 'Done');
+  await waitFor(page, 'sample.vhdx', 'Made');
 });
 
 test('it can be installed, and opens disk images from the file manager', { skip: needs }, async (t) => {
@@ -150,7 +150,7 @@ test('leaving the page while it works is asked about', { skip: needs }, async (t
   );
   await download(page, 'sample.vhdx', suite.path('asked-out.vhdx'));
   assert.equal(await asked, true);
-  await waitFor(page, 'sample.vhdx', 'Done');
+  await waitFor(page, 'sample.vhdx', 'Made');
   await page.waitForTimeout(100);
   assert.equal(await wouldAsk(), false);
 });

@@ -28,18 +28,24 @@ export function imageCard(image, actions) {
   const fold = (/** @type {boolean} */ open) => {
     slot('fold').setAttribute('aria-expanded', String(open));
     slot('body').hidden = !open;
+    image.look(open);
   };
   slot('fold').addEventListener('click', () => fold(slot('body').hidden));
 
   const showResult = () => {
     slot('result').textContent = resultLine(image);
   };
+  const showState = () => {
+    slot('state').textContent = stateName(image);
+    // The head tells how far it is, for a card that is folded.
+    slot('state').dataset.percent = image.percent === null ? '' : `${Math.floor(image.percent)} %`;
+  };
   let upkeep = new AbortController();
   const show = () => {
     upkeep.abort();
     upkeep = new AbortController();
     root.dataset.state = image.state;
-    slot('state').textContent = STATES[image.state] ?? '';
+    showState();
     slot('kind').textContent = image.report ? kindLine(image.report) : bytes(image.file.size);
     showResult();
     /** @type {HTMLButtonElement} */ (slot('remove')).disabled = image.isBusy;
@@ -53,6 +59,8 @@ export function imageCard(image, actions) {
   };
   image.addEventListener('state', show);
   image.addEventListener('estimate', showResult);
+  image.addEventListener('progress', showState);
+  image.addEventListener('saved', showState);
   show();
   return { root, fold };
 }
@@ -117,7 +125,10 @@ function missingParent(image, addFiles) {
  * @param {DiskImage} image
  */
 function resultLine({ state, estimate, outcome }) {
-  if (state === 'done' && outcome) return `now ${bytes(outcome.report.outputSize)}`;
+  if (state === 'done' && outcome) {
+    const { inputSize, outputSize } = outcome.report;
+    return `${bytes(outputSize)}, ${bytes(Math.max(0, inputSize - outputSize))} saved`;
+  }
   if (state !== 'ready' || !estimate) return '';
   return estimate.saves > 0 ? `saves ${estimate.exact ? '' : 'at least '}${bytes(estimate.saves)}` : '';
 }
@@ -134,4 +145,13 @@ function stateSentence({ name, state, estimate, outcome }) {
     default:
       return `${name}: ${STATES[state] ?? state}.`;
   }
+}
+
+/**
+ * The state in a word. A new image that the browser saves is *made*: that it is saved, this page cannot know.
+ * @param {DiskImage} image
+ */
+function stateName({ state, outcome }) {
+  if (state !== 'done' || !outcome) return STATES[state] ?? '';
+  return outcome.isChecked || outcome.place !== null ? 'Saved' : 'Made';
 }

@@ -1,6 +1,6 @@
 /** The block map with its legend, its text equivalent and a line about the block under the pointer. */
 
-import { BlockMapPicture, capacity, countCells, drawSwatch } from '../blockmap.js';
+import { BlockMapPicture, capacity, countCells, drawSwatch, heightOf } from '../blockmap.js';
 import { bytes, integer, percent } from '../format.js';
 import { BLOCK_CLASSES } from '../words.js';
 import { el } from './dom.js';
@@ -24,6 +24,11 @@ export function mountMap(section, image, signal) {
     legend,
   );
   const picture = new BlockMapPicture(canvas);
+  // Its place is kept before it is known: as many squares as there will be.
+  const keepPlace = (/** @type {number} */ width) => {
+    const cells = Math.min(capacity(width), image.report?.blocks.total ?? 0);
+    if (!image.map && cells > 0) canvas.style.height = `${heightOf(cells, width)}px`;
+  };
   /** @type {Map<number, HTMLCanvasElement>} */
   const swatches = new Map();
 
@@ -38,6 +43,7 @@ export function mountMap(section, image, signal) {
   const observer = new ResizeObserver(([entry]) => {
     const width = entry?.contentRect.width ?? 0;
     if (width === 0) return;
+    keepPlace(width);
     picture.resize(width);
     void image.wantMap(capacity(width));
   });

@@ -248,8 +248,10 @@ function shadowCopies(image) {
     element: part.element,
     update() {
       part.update();
+      // Asked as soon as the disk is read, and not when the answer's worth is known: the page must not move.
+      const some = image.report?.volumes.some(({ shadowCopyBytes }) => shadowCopyBytes > 0) ?? false;
       const saved = gain(image, 'ignoreShadowCopies:no', 'ignoreShadowCopies:yes');
-      part.element.hidden = !saved;
+      part.element.hidden = !some || saved === 0;
     },
   };
 }

@@ -6,7 +6,14 @@ import { bytes, duration } from '../format.js';
 import { nameProblem, outputName, withExtension } from '../names.js';
 import { enqueue } from '../queue.js';
 import { obstacles, remedyOf } from '../remedies.js';
-import { CLOSING_BYTES_PER_SECOND, canPickFolder, createIn, downloadTarget, pickFolder } from '../save.js';
+import {
+  CLOSING_BYTES_PER_SECOND,
+  canPickFolder,
+  createIn,
+  downloadCosts,
+  downloadTarget,
+  pickFolder,
+} from '../save.js';
 import { copyable, el, fromTemplate, prose } from './dom.js';
 import { headline } from './headline.js';
 import { inside } from './inside.js';
@@ -40,10 +47,14 @@ export function readyView(image, signal) {
   slot('save').append(save.element);
   slot('form').addEventListener('submit', (event) => event.preventDefault());
 
+  let wasKnown = false;
   const update = () => {
     keepOpen(slot('headline'), headline(image));
     asked.update();
     chosen.update();
+    // They appear together, once it is known which of them change anything.
+    wasKnown ||= image.knowsAlternatives;
+    slot('option-list').setAttribute('aria-busy', String(!wasKnown));
     save.update();
     slot('why').replaceChildren(...why(image));
   };
@@ -136,8 +147,8 @@ function savePanel(image) {
   for (const one of [download, folder]) one.setAttribute('aria-describedby', hint.id);
 
   const mayStart = () => image.hindrance === null && name.reportValidity();
-  download.addEventListener('click', () => {
-    if (mayStart()) void enqueue(image, downloadTarget(name.value));
+  download.addEventListener('click', async () => {
+    if (mayStart()) void enqueue(image, await downloadTarget(name.value, image.estimate?.outputSize ?? 0));
   });
   folder.addEventListener('click', async () => {
     if (!mayStart()) return;
@@ -179,6 +190,14 @@ function saveHint(image) {
   if (!image.estimate) return ['With these choices there is nothing to save.'];
   const { outputSize } = image.estimate;
   const lines = [`Needs ${bytes(outputSize)} of room.`];
+  const costs = downloadCosts(outputSize);
+  if (costs === 'storage') {
+    lines.push(' The browser keeps as much again in its own storage until this page is closed.');
+  } else if (costs === 'memory') {
+    lines.push(
+      ` This browser also holds the whole new image in memory while it saves (${bytes(outputSize)}): Chrome or Edge do without.`,
+    );
+  }
   const closing = outputSize / CLOSING_BYTES_PER_SECOND;
   if (canPickFolder && closing > 5) {
     lines.push(

@@ -2,12 +2,12 @@
 
 import { bytes, duration, exactBytes, integer, percent } from '../format.js';
 import { outputName } from '../names.js';
-import { startDownload } from '../save.js';
 import { bars } from './bars.js';
-import { button, el, foreign, fromTemplate, icon, prose, saveTextButton, size } from './dom.js';
+import { button, el, fromTemplate, icon, prose, saveTextButton, size } from './dom.js';
 import { mountMap } from './map.js';
 import { notice } from './notice.js';
 import { whatWouldHelp } from './options.js';
+import { whereItIs } from './saved.js';
 import { volumeName } from './volumes.js';
 import { nextSteps } from './where.js';
 
@@ -67,7 +67,7 @@ export function resultView(image, signal) {
     ),
     proof(report),
     ...oddities(image, report),
-    whereItIs(outcome),
+    whereItIs(image, outcome),
     whatWent(image, report),
     map,
     el('div', { class: 'buttons' }, ...afterwards(image, outcome)),
@@ -128,29 +128,6 @@ function proof({ verified, verification }) {
       el('strong', {}, 'Compared, and the same. '),
       `${bytes(verification.comparedBytes)} were compared byte by byte, and read the same in the new image.${skipped}`,
     ),
-  );
-}
-
-/** @param {Outcome} outcome */
-function whereItIs({ name, place, blob }) {
-  if (place !== null) {
-    return el(
-      'p',
-      {},
-      'Saved as ',
-      el('strong', {}, foreign(name)),
-      ' in the folder ',
-      el('strong', {}, foreign(place)),
-      '.',
-    );
-  }
-  return el(
-    'p',
-    {},
-    'The browser is saving ',
-    el('strong', {}, foreign(name)),
-    '; its downloads list says when it is done. Keep this page open until then. ',
-    blob ? button('Download again', () => void startDownload(blob, name), 'link-like') : null,
   );
 }
 

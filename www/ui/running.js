@@ -19,7 +19,8 @@ export function runningView(image, signal) {
   const { root, slot } = fromTemplate('running-template');
   const meter = progressMeter(slot, image.name);
   slot('cancel').addEventListener('click', () => {
-    /** @type {HTMLButtonElement} */ (slot('cancel')).disabled = true;
+    // Not `disabled`: that would take the focus away.
+    slot('cancel').setAttribute('aria-disabled', 'true');
     image.cancel();
   });
   if (image.state === 'running') mountMap(slot('map'), image, signal);

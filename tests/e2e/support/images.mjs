@@ -41,3 +41,11 @@ export const hostile = () =>
     id: CHILD,
     parent: { id: BASE, name: 'C:\\<b>bold</b>\u202egpj.vhd' },
   });
+
+/** So many blocks of 2 MB that are stored and hold only zeros: what is looked through to the end. @param {number} blocks */
+export const zeros = (blocks) =>
+  dynamicVhd({
+    blocks,
+    stored: Object.fromEntries(Array.from({ length: blocks }, (_, block) => [block, 0])),
+    id: BASE,
+  });

@@ -1,0 +1,101 @@
+/**
+ * Writes the new image into the browser's own storage (OPFS), and hands out the one file there to be downloaded:
+ * for browsers that hold a whole download in memory when it is composed of many parts.
+ *
+ * Measured in Firefox ESR 153, 1.2 GB of 512 slices, saved to disk; memory of the parent process at its peak:
+ *
+ *   one Blob of 512 slices                  11.0 s   1,527 MB   (381 before)
+ *   one Blob of 7 slices                     3.0 s     397 MB
+ *   a stream through the service worker     15.9 s   1,539 MB   (the same with made-up bytes: it buffers the answer)
+ *   one file in OPFS, then a download of it  6.3 s     390 MB
+ *
+ * Chromium needs none of it: the Blob of 512 slices takes 3.5 s there, and no memory.
+ */
+
+import { CompactorError, FileSource } from '../lib/index.web.js';
+
+/** @import { ImageSource, Piece, Sink } from '../lib/types.js' */
+
+const STAGE = 'staged';
+
+/** @implements {Sink} */
+export class StagedSink {
+  kind = 'staged';
+  largestPiece = 16 * 1024 * 1024;
+  /** The new image, once it is complete. @type {File | null} */
+  blob = null;
+  /** @type {FileSystemFileHandle | null} */
+  #handle = null;
+  /** @type {FileSystemSyncAccessHandle | null} */
+  #access = null;
+  #size = 0;
+
+  /**
+   * @param {string} name what the file shall be called
+   * @param {string} stagedName what it is called in the browser's storage
+   */
+  constructor(name, stagedName) {
+    this.name = name;
+    this.stagedName = stagedName;
+  }
+
+  /** @param {number} size */
+  async begin(size) {
+    this.#size = size;
+    const { quota = 0, usage = 0 } = await navigator.storage.estimate();
+    if (quota - usage < size) {
+      throw new CompactorError(
+        'out-of-space',
+        `this browser lets a page keep ${quota - usage} bytes; ${size} are needed`,
+      );
+    }
+    const folder = await stage();
+    this.#handle = await folder.getFileHandle(this.stagedName, { create: true });
+    this.#access = await this.#handle.createSyncAccessHandle();
+    this.#access.truncate(size);
+  }
+
+  /**
+   * @param {Piece} piece
+   * @param {number} position
+   * @param {ImageSource[]} sources
+   */
+  async write(piece, position, sources) {
+    // The file was made at its full length, of zeros.
+    if (piece.kind === 'zeros') return;
+    const bytes =
+      piece.kind === 'bytes' ? piece.bytes : sources[piece.file]?.read(piece.start, piece.end - piece.start);
+    if (!bytes || this.#open().write(bytes, { at: position }) !== bytes.length) {
+      throw new CompactorError('write-failed', `the browser did not take ${bytes?.length} bytes at ${position}`);
+    }
+  }
+
+  async commit() {
+    const access = this.#open();
+    access.flush();
+    access.close();
+    this.#access = null;
+    const file = await this.#handle?.getFile();
+    if (file?.size !== this.#size) throw new CompactorError('write-failed', `the new file has ${file?.size} bytes`);
+    this.blob = file;
+  }
+
+  async abort() {
+    this.#access?.close();
+    this.#access = null;
+    this.blob = null;
+    await (await stage()).removeEntry(this.stagedName).catch(() => {});
+  }
+
+  async readBack() {
+    return this.blob && new FileSource(this.blob);
+  }
+
+  #open() {
+    if (!this.#access) throw new CompactorError('internal', 'a sink was used before it was begun');
+    return this.#access;
+  }
+}
+
+/** The folder in the browser's storage. */
+const stage = async () => (await navigator.storage.getDirectory()).getDirectoryHandle(STAGE, { create: true });
