@@ -13,11 +13,13 @@
 /** A failure as the engine told it, with the engine's stable code. */
 export class EngineError extends Error {
   /** @param {Failure} failure */
-  constructor({ code, message, site }) {
+  constructor({ code, message, site, expected = null, found = null }) {
     super(message);
     this.name = 'EngineError';
     this.code = code;
     this.site = site;
+    this.expected = expected;
+    this.found = found;
     /** What the file itself tells about it. @type {Cause | null} */
     this.known = null;
   }

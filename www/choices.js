@@ -5,10 +5,6 @@
 
 /** @import { Choices, InspectReport } from './types.js' */
 
-const MIB = 1024 * 1024;
-
-const SMALLEST_BLOCK = { vhd: MIB / 2, vhdx: MIB };
-
 /**
  * The format of the new image.
  * @param {InspectReport} report
@@ -43,7 +39,6 @@ export const assumed = (report, choices) =>
  */
 export function variants(report, present, hasParents) {
   const choices = assumed(report, present);
-  const format = outputFormat(report, choices);
   /** @type {{ now: Choices } & Record<string, Choices>} */
   const all = {
     now: choices,
@@ -54,8 +49,8 @@ export function variants(report, present, hasParents) {
     'dropPageFiles:yes': { ...choices, dropPageFiles: true },
     'ignoreShadowCopies:no': { ...choices, ignoreShadowCopies: false },
     'ignoreShadowCopies:yes': { ...choices, ignoreShadowCopies: true },
-    'block:keep': { ...choices, blockSize: undefined },
-    'block:smallest': { ...choices, blockSize: SMALLEST_BLOCK[format] },
+    'block:keep': { ...choices, blockSize: 'keep' },
+    'block:smallest': { ...choices, blockSize: undefined },
     'format:vhd': { ...choices, format: 'vhd', blockSize: undefined },
     'format:vhdx': { ...choices, format: 'vhdx', blockSize: undefined },
   };
@@ -67,14 +62,4 @@ export function variants(report, present, hasParents) {
     all['flatten:yes'] = { ...choices, flatten: true };
   }
   return all;
-}
-
-/**
- * The smallest block size of the format that would be written, unless it is the present one.
- * @param {InspectReport} report
- * @param {Choices} choices
- */
-export function smallestBlock(report, choices) {
-  const smallest = SMALLEST_BLOCK[outputFormat(report, choices)];
-  return report.blockSize > smallest ? smallest : null;
 }

@@ -31,12 +31,21 @@ export async function compareFiles(made, saved, tell) {
  * @param {ArrayBuffer} one
  * @param {ArrayBuffer} other of the same length
  */
-export function firstDifference(one, other) {
-  const words = Math.floor(one.byteLength / WORD);
-  const [left, right] = [new Int32Array(one, 0, words), new Int32Array(other, 0, words)];
+export const firstDifference = (one, other) => differenceOf(new Uint8Array(one), new Uint8Array(other));
+
+/**
+ * Where two runs of bytes first differ, or -1.
+ * @param {Uint8Array} one
+ * @param {Uint8Array} other of the same length
+ */
+export function differenceOf(one, other) {
+  // Word by word where both lie on words, which nearly all do.
+  const isAligned = one.byteOffset % WORD === 0 && other.byteOffset % WORD === 0;
+  const words = isAligned ? Math.floor(one.length / WORD) : 0;
+  const left = new Int32Array(one.buffer, isAligned ? one.byteOffset : 0, words);
+  const right = new Int32Array(other.buffer, isAligned ? other.byteOffset : 0, words);
   let same = 0;
   while (same < words && left[same] === right[same]) same += 1;
-  const [bytes, twins] = [new Uint8Array(one), new Uint8Array(other)];
-  for (let at = same * WORD; at < bytes.length; at++) if (bytes[at] !== twins[at]) return at;
+  for (let at = same * WORD; at < one.length; at++) if (one[at] !== other[at]) return at;
   return -1;
 }

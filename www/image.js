@@ -69,6 +69,7 @@ export class DiskImage extends EventTarget {
   #estimateTurn = 0;
   #mapTurn = 0;
   #isLookedAt = false;
+  #isChecked = false;
   /** @type {symbol | null} */
   #ticket = null;
   #cancelAsked = false;
@@ -148,7 +149,7 @@ export class DiskImage extends EventTarget {
       }
       await this.#estimateNow();
       this.#enter('ready');
-      if (this.#isLookedAt) void this.#estimateOthers();
+      if (this.#isLookedAt) void this.#workOutTheRest();
     } catch (error) {
       await this.#fail(error);
     }
@@ -164,7 +165,38 @@ export class DiskImage extends EventTarget {
   look(/** @type {boolean} */ isOpen) {
     const wasOpen = this.#isLookedAt;
     this.#isLookedAt = isOpen;
-    if (isOpen && !wasOpen && this.state === 'ready') void this.#estimateOthers();
+    if (isOpen && !wasOpen && this.state === 'ready') void this.#workOutTheRest();
+  }
+
+  /** Whether what is free is confirmed by now: until then the estimate is what the file systems say. */
+  get isChecked() {
+    return this.#isChecked;
+  }
+
+  /** What need not be there at first sight: the alternatives, and whether what is free is confirmed. */
+  async #workOutTheRest() {
+    await this.#estimateOthers();
+    if (this.#isChecked || this.state !== 'ready') return;
+    try {
+      const engine = await this.#openEngine();
+      const report = await engine.call('check', this.choices);
+      if (!report || this.state !== 'ready') return;
+      this.#isChecked = true;
+      const declined = (/** @type {InspectReport | null} */ one) =>
+        JSON.stringify(one?.volumes.map((volume) => volume.declined));
+      const changed = declined(report) !== declined(this.report);
+      this.report = report;
+      if (!changed) {
+        this.#tell('estimate');
+        return;
+      }
+      await this.#estimateNow();
+      this.#tell('state');
+      await this.refreshMap();
+      await this.#estimateOthers();
+    } catch (error) {
+      await this.#fail(error);
+    }
   }
 
   /** Whether its engine may be ended and started again when it is needed. */
@@ -187,7 +219,7 @@ export class DiskImage extends EventTarget {
     try {
       await this.#estimateNow();
       await this.refreshMap();
-      await this.#estimateOthers();
+      await this.#workOutTheRest();
     } catch (error) {
       await this.#fail(error);
     }
@@ -377,6 +409,7 @@ export class DiskImage extends EventTarget {
   /** Starts an engine that opens the image. A promise that is kept, so that two who need it share one. */
   #start() {
     const engine = this.#freshEngine();
+    this.#isChecked = false;
     this.#started = engine
       .call('open', this.file, this.#parentFiles(), this.choices)
       .then((report) => ({ engine, report }));

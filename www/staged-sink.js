@@ -13,6 +13,7 @@
  */
 
 import { CompactorError, FileSource } from '../lib/index.web.js';
+import { differenceOf } from './compare-files.js';
 
 /** @import { ImageSource, Piece, Sink } from '../lib/types.js' */
 
@@ -21,6 +22,8 @@ const STAGE = 'staged';
 /** @implements {Sink} */
 export class StagedSink {
   kind = 'staged';
+  // Each piece is read back as soon as it is written.
+  composed = true;
   largestPiece = 16 * 1024 * 1024;
   /** The new image, once it is complete. @type {File | null} */
   blob = null;
@@ -29,6 +32,8 @@ export class StagedSink {
   /** @type {FileSystemSyncAccessHandle | null} */
   #access = null;
   #size = 0;
+  #isProved = false;
+  #again = new Uint8Array();
 
   /**
    * @param {string} name what the file shall be called
@@ -39,9 +44,14 @@ export class StagedSink {
     this.stagedName = stagedName;
   }
 
-  /** @param {number} size */
-  async begin(size) {
+  /**
+   * @param {number} size
+   * @param {ImageSource[]} _sources
+   * @param {{ verify?: boolean }} [options]
+   */
+  async begin(size, _sources, { verify = false } = {}) {
     this.#size = size;
+    this.#isProved = verify;
     const { quota = 0, usage = 0 } = await navigator.storage.estimate();
     if (quota - usage < size) {
       throw new CompactorError(
@@ -68,6 +78,7 @@ export class StagedSink {
     if (!bytes || this.#open().write(bytes, { at: position }) !== bytes.length) {
       throw new CompactorError('write-failed', `the browser did not take ${bytes?.length} bytes at ${position}`);
     }
+    if (this.#isProved) this.#readAgain(bytes, position);
   }
 
   async commit() {
@@ -89,6 +100,22 @@ export class StagedSink {
 
   async readBack() {
     return this.blob && new FileSource(this.blob);
+  }
+
+  /**
+   * Compares what was just written: the proof then need not read it once more.
+   * @param {Uint8Array} bytes
+   * @param {number} position
+   */
+  #readAgain(bytes, position) {
+    if (this.#again.byteLength !== bytes.length) this.#again = new Uint8Array(bytes.length);
+    const read = this.#open().read(this.#again, { at: position });
+    const at = read === bytes.length ? differenceOf(bytes, this.#again) : read;
+    if (at >= 0) {
+      throw new CompactorError('differs', 'the browser’s storage does not hold what was written to it', {
+        site: { structure: 'new image', space: 'file', offset: position + at },
+      });
+    }
   }
 
   #open() {

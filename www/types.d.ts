@@ -38,6 +38,8 @@ export type FileDifference = { differs: 'none' } | { differs: 'size' } | { diffe
 /** What the main thread may ask of a worker: the name, what it takes, what it answers. */
 export interface Calls {
   open(file: File, parents: File[], choices: Choices): InspectReport;
+  /** Confirms what is free; answers with the report that is true then, or null where a run took over. */
+  check(choices: Choices): InspectReport | null;
   estimates(variants: Record<string, Choices>): Record<string, Estimated>;
   blockMap(cells: number, choices: Choices): BlockMap;
   compact(destination: Destination, choices: Choices): { report: CompactReport; blob: Blob | null };
@@ -58,6 +60,8 @@ export interface Failure {
   code: ErrorCode | 'same-file' | 'blocked-folder' | 'page-incomplete' | 'reads-differently' | 'not-the-same';
   message: string;
   site: Site | null;
+  expected?: string | null;
+  found?: string | null;
 }
 
 /** Told while a job runs. */
@@ -96,6 +100,7 @@ declare global {
 
   // The DOM's types know no worker.
   interface FileSystemSyncAccessHandle {
+    read(bytes: Uint8Array, options: { at: number }): number;
     write(bytes: Uint8Array, options: { at: number }): number;
     truncate(size: number): void;
     flush(): void;

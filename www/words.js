@@ -199,6 +199,7 @@ export const NO_ENGINE = {
 /** @type {Record<string, string>} */
 export const PHASES = {
   queued: 'Getting ready',
+  check: 'Confirming what is free',
   scan: 'Looking through the disk for zeros',
   write: 'Writing the new image',
   finish: 'Putting the new image in its place',
@@ -208,6 +209,7 @@ export const PHASES = {
 
 /** The steps that a person sees, in order. @type {{ phase: string, label: string }[]} */
 export const STEPS = [
+  { phase: 'check', label: 'Check' },
   { phase: 'scan', label: 'Look' },
   { phase: 'write', label: 'Write' },
   { phase: 'verify', label: 'Compare' },

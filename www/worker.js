@@ -19,6 +19,8 @@ const MAP_EVERY_MS = 250;
 let image = null;
 /** @type {Job<any> | null} */
 let job = null;
+/** The walk that confirms what is free, while nothing else goes on. @type {Job<void> | null} */
+let checking = null;
 let mapCells = 0;
 
 /** @type {{ [K in keyof Calls]: (...args: Parameters<Calls[K]>) => ReturnType<Calls[K]> | Promise<ReturnType<Calls[K]>> }} */
@@ -31,6 +33,22 @@ const calls = {
     return image.report;
   },
 
+  async check(choices) {
+    const opened = theImage();
+    if (opened.checked) return opened.inspect(choices);
+    checking = opened.check();
+    try {
+      await checking.result;
+    } catch (error) {
+      // A run goes on with it as its own first step.
+      if (error instanceof CompactorError && error.code === 'cancelled') return null;
+      throw error;
+    } finally {
+      checking = null;
+    }
+    return opened === image ? opened.inspect(choices) : null;
+  },
+
   estimates(variants) {
     const opened = theImage();
     return Object.fromEntries(Object.entries(variants).map(([name, choices]) => [name, estimateOf(opened, choices)]));
@@ -41,6 +59,8 @@ const calls = {
   async compact(destination, choices) {
     const sink = sinkFor(destination);
     const opened = theImage();
+    checking?.cancel();
+    await checking?.result.catch(() => {});
     const findings = findingsFor(opened.sources, choices);
     const report = await follow(opened.compact(sink, { ...choices, findings })).catch(
       differenceAs('reads-differently'),
@@ -67,7 +87,7 @@ const calls = {
 };
 
 /** What may come in while a call is under way; every other call waits for the one before it. */
-const AT_ONCE = new Set(['watch', 'cancel']);
+const AT_ONCE = new Set(['watch', 'cancel', 'check']);
 /** @type {Promise<void>} */
 let previous = Promise.resolve();
 
@@ -206,7 +226,7 @@ function send(told) {
 function differenceAs(code) {
   return (/** @type {unknown} */ error) => {
     const differs = error instanceof CompactorError && error.code === 'differs';
-    throw differs ? { code, message: error.message, site: error.site } : error;
+    throw differs ? { ...asFailure(error), code } : error;
   };
 }
 
@@ -215,7 +235,10 @@ function differenceAs(code) {
  * @returns {Failure}
  */
 function asFailure(error) {
-  if (isFailure(error)) return { code: error.code, message: error.message, site: error.site };
+  if (isFailure(error)) {
+    const { code, message, site, expected, found } = error;
+    return { code, message, site, expected, found };
+  }
   return { code: 'internal', message: error instanceof Error ? error.message : String(error), site: null };
 }
 

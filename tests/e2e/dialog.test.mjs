@@ -52,7 +52,7 @@ test('the folder dialog: choose, allow, and the new image is there', { skip: nee
   await sleep(1500);
   screen.hand('key', 'Tab', 'Return');
   await waitFor(page, 'disk.vhd', 'Saved');
-  await page.getByText('Compared, and the same.').waitFor();
+  await page.getByText('Proved to hold the same.').waitFor();
 
   assert.deepEqual(await readdir(place), ['disk-compacted.vhd'], 'the new image, and no trace of the writing');
   if (qemuImg) sameDisk(source, join(place, 'disk-compacted.vhd'), 'vpc');

@@ -72,7 +72,7 @@ export function faultReport(images, version, browser) {
     [
       `## Image ${index + 1}: ${image.state}, ${image.file.size} bytes`,
       `choices: ${JSON.stringify(image.choices)}`,
-      image.error ? `error: ${image.error.code}: ${image.error.message} ${JSON.stringify(image.error.site)}` : '',
+      image.error ? `error: ${JSON.stringify({ ...image.error, message: image.error.message })}` : '',
       image.report ? `inspect: ${JSON.stringify(image.report, withoutNames, 1)}` : '',
       image.outcome ? `result: ${JSON.stringify(image.outcome.report, withoutNames, 1)}` : '',
       ...image.log.map(({ time, level, message }) => `${time} ${level} ${message}`),

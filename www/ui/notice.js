@@ -51,7 +51,12 @@ export function notice(tone, { title, meaning, next }, detail = '', actions = []
 }
 
 /** @param {EngineError} error */
-function detailOf({ code, message, site }) {
-  const where = site ? ` — ${site.structure}, ${site.space} offset ${site.offset}` : '';
-  return displayText(`${message}${message.includes(`[${site?.structure}`) ? '' : where} (${code})`, 1000);
+function detailOf({ code, message, site, expected, found }) {
+  const parts = [
+    message,
+    site && `${site.structure}, ${site.space} offset ${site.offset}`,
+    expected && `expected ${expected}`,
+    found && `found ${found}`,
+  ];
+  return displayText(`${parts.filter(Boolean).join(' — ')} (${code})`, 1000);
 }

@@ -1,7 +1,7 @@
 /** The choices, in plain words, each with what it changes. */
 
 import { bytes } from '../format.js';
-import { outputFormat, smallestBlock } from '../choices.js';
+import { outputFormat } from '../choices.js';
 import { el } from './dom.js';
 
 /** @import { DiskImage } from '../image.js' */
@@ -101,32 +101,29 @@ function thorough(image) {
  * @param {InspectReport} report
  */
 function blockSize(image, report) {
-  const smallest = () => smallestBlock(report, image.choices);
-  const part = radios(image, 'Block size', 'block', () => (image.choices.blockSize ? 'smallest' : 'keep'), [
+  const part = radios(image, 'Block size', 'block', () => (image.choices.blockSize === 'keep' ? 'keep' : 'smallest'), [
+    {
+      value: 'smallest',
+      label: 'What makes it smallest',
+      hint: 'Smaller blocks let smaller gaps go. The disk may grow a little more slowly.',
+      effect: () => outputSize(image, 'block:smallest'),
+      sets: { blockSize: undefined },
+    },
     {
       value: 'keep',
       label: `Keep ${bytes(report.blockSize)}`,
       hint: 'As in your image.',
       effect: () => outputSize(image, 'block:keep'),
-      sets: { blockSize: undefined },
-    },
-    {
-      value: 'smallest',
-      label: 'Smaller blocks',
-      hint: 'Lets smaller gaps go. The disk may grow a little more slowly.',
-      effect: () => (smallest() ? outputSize(image, 'block:smallest') : null),
-      get sets() {
-        return { blockSize: smallest() ?? undefined };
-      },
+      sets: { blockSize: 'keep' },
     },
   ]);
   return {
     element: part.element,
     update() {
       part.update();
-      // Offered where it helps; once it is chosen it stays, so that there is a way back.
+      // Offered where it changes anything; once it was chosen it stays, so that there is a way back.
       const helps = (gain(image, 'block:keep', 'block:smallest') ?? 0) > 0;
-      part.element.hidden = smallest() === null || !(helps || image.choices.blockSize);
+      part.element.hidden = !helps && image.choices.blockSize === undefined;
     },
   };
 }

@@ -114,21 +114,24 @@ function proof({ verified, verification }) {
       next: 'Keep your image until you have compared the two (“Compare two images”, above).',
     });
   }
-  const skipped =
-    verification.skippedFreeBytes > 0
-      ? ` ${bytes(verification.skippedFreeBytes)} that the file system proves free may differ.`
-      : '';
   return el(
     'div',
     { class: 'proof' },
     icon('check'),
-    el(
-      'p',
-      {},
-      el('strong', {}, 'Compared, and the same. '),
-      `${bytes(verification.comparedBytes)} were compared byte by byte, and read the same in the new image.${skipped}`,
-    ),
+    el('p', {}, el('strong', {}, 'Proved to hold the same. '), proofLine(verification)),
   );
+}
+
+/** @param {NonNullable<CompactReport['verification']>} verification */
+function proofLine({ tracedBytes, comparedBytes, zeroBytes, skippedFreeBytes }) {
+  const parts = [
+    tracedBytes > 0 ? `the new image’s own tables lead ${bytes(tracedBytes)} to the very same bytes of your file` : '',
+    comparedBytes > 0 ? `${bytes(comparedBytes)} were compared byte by byte` : '',
+    zeroBytes > 0 ? `${bytes(zeroBytes)} were read and are zero` : '',
+    skippedFreeBytes > 0 ? `${bytes(skippedFreeBytes)} are proved free and may differ` : '',
+  ].filter(Boolean);
+  const text = parts.join('; ');
+  return text === '' ? 'There was nothing to compare.' : `${text[0]?.toUpperCase()}${text.slice(1)}.`;
 }
 
 /**
