@@ -23,7 +23,7 @@ const TITLES = {
   'not-supported': 'is of a kind whose free space is not known here',
   'unknown-feature': 'uses a feature that is not known here',
   'shadow-copies': 'holds shadow copies that cannot be told apart',
-  ambiguous: 'could be more than one thing',
+  ambiguous: 'is read differently by different programs',
   inconsistent: 'contradicts itself',
   unreadable: 'cannot be read',
   unrecognised: 'holds no known file system',

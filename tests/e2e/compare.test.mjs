@@ -27,7 +27,6 @@ test('an image and its compacted twin hold the same', { skip: needs }, async (t)
   await download(page, 'original.vhdx', compacted);
   await compare(page, original, compacted);
   await page.getByText('They hold the same.').waitFor();
-  assert.match(await page.locator('#compare-outcome').innerText(), /BLAKE3: [0-9a-f]{64}/);
 });
 
 test('a difference is found, and told as one', { skip: needs }, async (t) => {

@@ -82,7 +82,7 @@ test('names inside sentences are left out of a fault report, too', () => {
   });
   const report = faultReport([image], '1.2.3', 'browser');
   assert.doesNotMatch(report, /payroll|Müller|VMs|base/);
-  assert.match(report, /corrupt: .*left out/);
+  assert.match(report, /"code":"corrupt".*left out/);
 });
 
 test('where each program keeps its disk, and how it is stopped, can be copied', { skip: needs }, async (t) => {
