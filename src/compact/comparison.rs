@@ -51,6 +51,8 @@ pub struct Terms {
     /// Whether the sector bitmaps of dynamic VHDs must be the same too, so that programs that honour them and
     /// programs that do not both read what they read before.
     pub same_bitmaps: bool,
+    /// Whether both disks are read as the programs that made them read them: where blocks were composed anew.
+    pub as_programs_read: bool,
     /// As `tracer`, for the sector bitmaps.
     pub bitmap_tracer: Option<Tracer>,
     /// Where the source was read before and found zero (disk offsets).
@@ -62,7 +64,7 @@ pub struct Terms {
 /// A comparison of two disks under way.
 pub struct Comparison {
     source: Rc<Analysis>,
-    output: Rc<Analysis>,
+    disks: Rc<Disks>,
     terms: Terms,
     at: u64,
     size: u64,
@@ -70,6 +72,11 @@ pub struct Comparison {
     done: u64,
     verdict: Verdict,
     buffers: (Vec<u8>, Vec<u8>),
+}
+
+struct Disks {
+    source: Disk,
+    output: Disk,
 }
 
 /// A stretch of the disk that has one origin in each of the images.
@@ -88,9 +95,11 @@ impl Comparison {
         let size = check_sizes(source.top(), output.top())?;
         let (a, b) = (source.disk(), output.disk());
         let total = stored_bytes(a, b)?.max(stored_bytes(b, a)?);
+        let read = |disk: &Disk| if terms.as_programs_read { disk.as_programs_read() } else { disk.clone() };
+        let disks = Rc::new(Disks { source: read(a), output: read(b) });
         Ok(Self {
             source,
-            output,
+            disks,
             terms,
             at: 0,
             size,
@@ -106,8 +115,8 @@ impl Comparison {
     /// # Errors
     /// `differs` with the disk offset of the first byte that differs and may not; read errors.
     pub fn step(&mut self, budget: u64) -> Result<Progress> {
-        let (source, output) = (Rc::clone(&self.source), Rc::clone(&self.output));
-        let (source, output) = (source.disk(), output.disk());
+        let disks = Rc::clone(&self.disks);
+        let Disks { source, output } = &*disks;
         let limit = add(self.read(), budget, "a step")?;
         let mut windows = MAX_WINDOWS_A_STEP;
         while self.at < self.size {

@@ -16,7 +16,7 @@ use super::options::{BlockSizeChoice, Options};
 use super::target::{Fresh, Target};
 use crate::error::Result;
 use crate::extents::Extents;
-use crate::image::{BlockPlan, BlockState, Disk, DiskType, Image, Origin, OutState, Pairs};
+use crate::image::{BlockPlan, BlockState, ClearBits, Disk, DiskType, Image, Origin, OutState, Pairs};
 use crate::units::{add, length};
 
 /// What is known of a block before its payload is read.
@@ -77,6 +77,8 @@ pub struct Counts {
 /// The decision for every block of the new image.
 pub struct Plan {
     analysis: Rc<Analysis>,
+    /// The source as the new image shall read.
+    disk: Disk,
     /// What is to be made.
     pub target: Target,
     /// The options it follows.
@@ -114,7 +116,11 @@ impl Plan {
         let decisions = Pairs::new(target.blocks)?;
         let analysis = Rc::clone(analysis);
         let counts = Counts { absent: target.blocks, ..Counts::default() };
-        let mut plan = Self { analysis, target, options, free, counts, size: 0, decisions };
+        let disk = analysis.disk().clone();
+        let mut plan = Self { analysis, disk, target, options, free, counts, size: 0, decisions };
+        if plan.recomposes() {
+            plan.disk = plan.disk.as_programs_read();
+        }
         let mut out = BlockPlan::new(plan.target.blocks)?;
         let mut block = plan.next_touched(0);
         while let Some(at) = block.filter(|&at| at < plan.target.blocks) {
@@ -142,10 +148,11 @@ impl Plan {
         &self.analysis
     }
 
-    /// The disk whose compaction it plans.
+    /// The disk whose compaction it plans, as the new image shall read: where blocks are composed anew, as the
+    /// programs that made the images read them.
     #[must_use]
-    pub fn disk(&self) -> &Disk {
-        self.analysis.disk()
+    pub const fn disk(&self) -> &Disk {
+        &self.disk
     }
 
     /// The image itself, without its parents.
@@ -219,6 +226,13 @@ impl Plan {
     pub const fn recomposes(&self) -> bool {
         let differencing = matches!(self.target.disk_type, DiskType::Differencing);
         !self.target.same_blocks || (self.scrubs() && !differencing)
+    }
+
+    /// Whether blocks are composed anew of an image whose own program reads zero where a bit of a sector bitmap
+    /// is clear: then so does the new image.
+    #[must_use]
+    pub fn reads_by_bitmap(&self) -> bool {
+        self.recomposes() && self.disk.layers().any(|image| image.clear_bits() == ClearBits::Zero)
     }
 
     /// How a candidate that stays is stored.
@@ -297,7 +311,9 @@ impl Plan {
             return Ok(Survey { void: true, ..found });
         }
         let range = self.range(block);
-        self.disk().resolve(range, &mut |segment| {
+        // By the payload, which may be more than what will be composed: a look at every sector bitmap would take
+        // long, and the scan looks at them.
+        self.analysis.disk().resolve(range, &mut |segment| {
             if matches!(segment.origin, Origin::Stored { .. } | Origin::Missing) {
                 found.stored = add(found.stored, segment.len(), "the stored bytes of a block")?;
                 let free = self.free.total_within(segment.range);

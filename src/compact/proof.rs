@@ -111,10 +111,20 @@ pub(super) fn terms(layout: &Rc<Layout>, evidence: Evidence) -> Terms {
     Terms {
         may_differ: layout.may_differ(),
         same_bitmaps: !layout.plan().recomposes(),
+        as_programs_read: layout.plan().recomposes(),
         seen_zero: if composed { layout.seen_zero().clone() } else { Extents::new() },
         tracer: composed.then(|| Tracer::new(layout)),
         bitmap_tracer: composed.then(|| Tracer::new(layout)),
     }
+}
+
+/// Whether the blocks of one image can be no copies of the other's.
+fn was_recast(original: &Analysis, compacted: &Analysis) -> bool {
+    let shape = |analysis: &Analysis| {
+        let top = analysis.top();
+        (top.format, top.disk_type, top.geometry.block_size)
+    };
+    shape(original) != shape(compacted)
 }
 
 /// A comparison of two images that a person gives: an original and its compacted image.
@@ -156,6 +166,7 @@ impl Verification {
                     let terms = Terms {
                         may_differ: original.free(&options)?,
                         same_bitmaps: false,
+                        as_programs_read: options.scrub || was_recast(&original, &compacted),
                         seen_zero: Extents::new(),
                         tracer: None,
                         bitmap_tracer: None,

@@ -176,7 +176,7 @@ impl Scan {
     }
 
     /// Whether programs read the source differently (a dynamic VHD whose sector bitmaps contradict
-    /// its payload) in blocks that are composed anew: the payload's reading is the one that is kept.
+    /// its payload) in blocks that are composed anew: one reading is kept, see [`Plan::reads_by_bitmap`].
     #[must_use]
     pub const fn readings_differ(&self) -> bool {
         self.readings_differ
@@ -213,9 +213,11 @@ impl Scan {
                 self.done = add(self.done, length(&range), "what was looked at")?.min(self.total);
                 if matches!(verdict, Verdict::InUse) {
                     self.reads_changed |= plan.scrubs() && plan.free.intersects(range.clone());
-                    if plan.recomposes() && !self.readings_differ {
-                        self.readings_differ = contradicts_bitmap(plan.disk(), range)?;
-                    }
+                }
+                // Also of a block that is left out because its own program reads zeros.
+                let composed = matches!(verdict, Verdict::InUse) || plan.reads_by_bitmap();
+                if plan.recomposes() && composed && !self.readings_differ {
+                    self.readings_differ = contradicts_bitmap(plan.analysis().disk(), range)?;
                 }
                 let (state, tally) = match verdict {
                     Verdict::InUse => (plan.kept_state(block), &mut self.tally.kept),

@@ -94,7 +94,20 @@ pub(super) fn load(image: &Image, block: u64) -> Result<Option<SectorBitmap>> {
             let start =
                 at.get().checked_sub(*len).ok_or_else(|| Error::internal("a payload without bitmap"))?;
             let bits = read_vec(&image.container, start, index(*len, "a sector bitmap")?)?;
-            Ok(Some(SectorBitmap::new(bits, BitOrder::MostSignificantFirst, 512)))
+            let bitmap = SectorBitmap::new(bits, BitOrder::MostSignificantFirst, 512);
+            let span = image.geometry.block_size.span_len(block, image.geometry.addressable_size);
+            let differencing = matches!(image.blocks.get(block), BlockState::PartiallyPresent(_));
+            if differencing && image.is_full_by_batmap(block) && !bitmap.all_set(span) {
+                // Its own program would read the child's payload, any other the parent's.
+                let site = Site { structure: "sector bitmap", space: Space::File, offset: start };
+                return Err(Error::corrupt(
+                    site,
+                    format!(
+                        "XenServer's batmap says that block {block} is full, and its sector bitmap is not"
+                    ),
+                ));
+            }
+            Ok(Some(bitmap))
         }
         (Bitmaps::Chunked { blocks, at }, BlockState::PartiallyPresent(_)) => {
             let chunk = block.checked_div(*blocks).unwrap_or_default();

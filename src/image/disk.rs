@@ -57,17 +57,20 @@ impl Segment {
 }
 
 /// A virtual disk: an image over its parents.
+#[derive(Clone)]
 pub struct Disk {
     top: Rc<Image>,
     /// In order: `parents[0]` is layer 1.
     parents: Vec<Rc<Image>>,
+    /// Whether sectors whose bits are clear read as the programs of their images read them.
+    as_programs_read: bool,
 }
 
 impl Disk {
     /// The disk of one image that has no parent, or whose parents are not at hand.
     #[must_use]
     pub fn single(image: impl Into<Rc<Image>>) -> Self {
-        Self { top: image.into(), parents: Vec::new() }
+        Self { top: image.into(), parents: Vec::new(), as_programs_read: false }
     }
 
     /// The disk of `top` over its `parents`, in order. The parents may be incomplete: what only the
@@ -76,7 +79,7 @@ impl Disk {
     /// # Errors
     /// `invalid-argument` with a parent under an image that has none.
     pub fn new(top: impl Into<Rc<Image>>, parents: Vec<Rc<Image>>) -> Result<Self> {
-        let disk = Self { top: top.into(), parents };
+        let disk = Self { top: top.into(), parents, as_programs_read: false };
         let children = disk.layers().take(disk.parents.len());
         if children.into_iter().any(|image| image.parent.is_none()) {
             return Err(Error::new(
@@ -95,6 +98,14 @@ impl Disk {
         let mut layers = layers.into_iter();
         let top = layers.next().ok_or_else(|| Error::internal("a disk without images"))?;
         Self::new(top, layers.collect())
+    }
+
+    /// The same disk, as the programs that made its images read it: where such a program reads a sector as zero
+    /// whose bit is clear (see [`super::ClearBits`]), so does this. It is the disk of which an image composed
+    /// anew consists; to resolve it takes a read for the bitmap of each block.
+    #[must_use]
+    pub fn as_programs_read(&self) -> Self {
+        Self { as_programs_read: true, ..self.clone() }
     }
 
     /// The image itself, without its parents: layer 0.
@@ -181,6 +192,9 @@ impl Disk {
             let part = at..inside.end.min(stop);
             at = part.end;
             match state {
+                BlockState::Present(payload) if self.as_programs_read => {
+                    resolve_as_read(image, layer, payload, part, visit)?;
+                }
                 BlockState::Present(payload) => {
                     let offset = payload.plus(image.geometry.block_size.offset_in_block(part.start))?;
                     emit(visit, part, Origin::Stored { layer, offset })?;
@@ -399,6 +413,28 @@ impl ReadAt for DiskReader<'_> {
 
 fn next(layer: usize) -> Result<usize> {
     layer.checked_add(1).ok_or_else(|| Error::internal("a chain without end"))
+}
+
+/// The stretches of `part`, which lies in one present block, as the image's own program reads them.
+fn resolve_as_read(
+    image: &Image,
+    layer: usize,
+    payload: FileOffset,
+    part: Range<u64>,
+    visit: &mut dyn FnMut(Segment) -> Result<()>,
+) -> Result<()> {
+    let block_size = image.geometry.block_size;
+    let block = block_size.block_of(part.start);
+    let start = block_size.start_of(block);
+    let whole = || vec![(0..block_size.get(), true)];
+    for (run, is_payload) in image.runs_as_its_program_reads(block)?.unwrap_or_else(whole) {
+        let on_disk = |at: u64| Ok(add(start, at, "a disk offset")?.clamp(part.start, part.end));
+        let range = on_disk(run.start)?..on_disk(run.end)?;
+        let offset = payload.plus(length(&(start..range.start)))?;
+        let origin = if is_payload { Origin::Stored { layer, offset } } else { Origin::Zero };
+        emit(visit, range, origin)?;
+    }
+    Ok(())
 }
 
 fn emit(visit: &mut dyn FnMut(Segment) -> Result<()>, range: Range<u64>, origin: Origin) -> Result<()> {

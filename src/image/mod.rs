@@ -16,6 +16,7 @@ mod chain;
 mod disk;
 mod formats;
 mod layout;
+mod reading;
 mod table;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -32,6 +33,7 @@ pub use chain::{Candidate, Chain, ParentTrust, assemble};
 pub use disk::{Disk, DiskReader, Origin, Segment};
 pub use formats::{FORMATS, Format, FormatDescription};
 pub use layout::{BitmapSource, BlockPlan, ContainerWriter, OutState, Pairs, Piece};
+pub use reading::ClearBits;
 pub use table::{BlockState, BlockTable};
 
 use crate::error::{Error, ErrorKind, Result, Warning};
@@ -286,7 +288,7 @@ impl Image {
     /// Whether XenServer or XCP-ng made it, which accept less than others.
     #[must_use]
     pub fn is_xenserver(&self) -> bool {
-        matches!(&self.metadata, Metadata::Vhd(m) if m.footer.creator_application == vhd::XENSERVER)
+        matches!(&self.metadata, Metadata::Vhd(m) if m.footer.xenserver_version().is_some())
     }
 
     /// How many blocks the disk has.

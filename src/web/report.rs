@@ -494,9 +494,15 @@ impl CompactOutcome {
         if outcome.readings_differ {
             warnings.push(Notice {
                 code: "bitmap-readings-differ",
-                message: "Some sectors hold data although the image's sector bitmaps call them unwritten. Programs read \
-                          such sectors differently; the new image keeps the data."
-                    .into(),
+                message: format!(
+                    "Some sectors hold data although the image's sector bitmaps call them unwritten. Programs read such \
+                     sectors differently; the new image {}.",
+                    if plan.reads_by_bitmap() {
+                        "reads as zero there, as for the program that made this one"
+                    } else {
+                        "keeps the data"
+                    }
+                ),
             });
         }
         let dropped = analysis

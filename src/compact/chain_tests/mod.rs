@@ -3,6 +3,7 @@
 mod drops;
 mod links;
 mod random;
+mod readings;
 
 use std::ops::Range;
 use std::rc::Rc;

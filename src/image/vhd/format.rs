@@ -14,6 +14,8 @@ pub const NO_OFFSET: u64 = u64::MAX;
 pub const NOT_PRESENT: u32 = u32::MAX;
 /// The creator that XenServer notes.
 pub const XENSERVER: [u8; 4] = *b"tap\0";
+/// The creator that VirtualBox notes.
+pub const VIRTUALBOX: [u8; 4] = *b"vbox";
 /// The creator version from which on XenServer's programs take a batmap for granted.
 pub const XENSERVER_NEEDS_BATMAP: u32 = 0x0001_0002;
 /// XenServer's first creator version: its sector bitmaps count from the other end of a byte.
@@ -199,6 +201,14 @@ impl Footer {
     pub const fn is_hidden(&self) -> bool {
         let [hidden, ..] = self.reserved;
         hidden != 0
+    }
+
+    /// Whether the creator's programs read a sector of a dynamic disk as zero whose bit is clear: XenServer's and
+    /// VirtualBox. (XenServer's first version counted the bits in another order.)
+    #[must_use]
+    pub fn creator_reads_by_bitmap(&self) -> bool {
+        self.creator_application == VIRTUALBOX
+            || self.xenserver_version().is_some_and(|version| version != XENSERVER_FIRST)
     }
 
     /// The creator's version, for a disk that XenServer made.
