@@ -16,7 +16,8 @@ export function inspectLines(/** @type {InspectReport} */ report) {
     ...columns(facts(report)),
     ...section('Volumes', volumeLines(report.volumes)),
     ...section('Compacting', estimate ? columns(estimateRows(estimate, report.fileSize)) : notices([unavailable])),
-    ...section('Why it will not shrink more', notices(reasons(estimate))),
+    ...section('What stays', columns(partRows(estimate))),
+    ...section('Why it will not shrink more', reasons(estimate)),
     ...section('Warnings', notices(report.warnings)),
   ];
 }
@@ -69,21 +70,41 @@ function volumeRow(/** @type {Volume} */ volume) {
   ];
 }
 
-/** What the list of volumes has not said already. */
+/**
+ * Why it will not shrink more, the most bytes first, with what to run.
+ *
+ * @returns {string[]}
+ */
 function reasons(/** @type {EstimateReport | null} */ estimate) {
-  return (estimate?.reasons ?? []).filter(({ code }) => code !== 'volume-declined');
+  return (estimate?.reasons ?? []).flatMap(({ message, bytes: count, commands }) => [
+    `  - ${count ? `${bytes(count)}: ` : ''}${message}`,
+    ...commands.map((command) => `      ${command}`),
+  ]);
 }
 
 /** @returns {string[][]} */
 function estimateRows(/** @type {EstimateReport} */ estimate, /** @type {number} */ fileSize) {
-  const { outputSize, saves, exact, mayBeZeroBytes, mustStayBytes } = estimate;
+  const { outputSize, saves, exact } = estimate;
   return [
     ['New size', `${exact ? '' : 'at most '}${bothBytes(Math.min(outputSize, fileSize))}`],
     ['Saves', `${exact ? '' : 'at least '}${bytes(saves)} (${percent(saves, fileSize)})`],
+    ['Block size', bytes(estimate.blockSize)],
     ['Proved free', bytes(estimate.freeBytes)],
-    ['Unknown', `${bytes(mayBeZeroBytes)}${mayBeZeroBytes ? ', which goes where it is zero' : ''}`],
-    ['In use', `${bytes(mustStayBytes)}${mustStayBytes ? ', which goes where a whole block is zero' : ''}`],
   ];
+}
+
+/**
+ * Every byte that stays, by what it is.
+ *
+ * @returns {string[][]}
+ */
+function partRows(/** @type {EstimateReport | null} */ estimate) {
+  return (estimate?.parts ?? []).map(({ label, bytes: count, volume, fileSystem, mayBeZero }) => [
+    bytes(count),
+    label,
+    fileSystem ? `${volume ? `volume ${volume}, ` : ''}${fileSystem}` : '',
+    mayBeZero ? 'goes where it is zero' : '',
+  ]);
 }
 
 /** @returns {string[]} */

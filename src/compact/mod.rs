@@ -1,19 +1,19 @@
 //! Compaction: what to omit, what to keep, and the new image as a list of pieces.
 //!
 //! ```text
-//!   Analysis ── disk, volumes, free maps         (metadata reads only)
-//!      │  + Options ─► Target ─► Plan            what is absent, free, or must be looked at
-//!      │                 │        └─► Estimate   before any payload is read
+//!   Analysis ── disk, volumes, free maps, then their second witnesses     (metadata reads only)
+//!      │  + Options ─► Plan ── what is absent, free, or must be looked at
+//!      │                 │  └─► Estimate ── every byte that stays, by name: parts, advice
 //!      │                 ▼
-//!      │               Scan ── looks for zeros, or for what equals the parent
-//!      │                 ▼
-//!      └────────────► Layout ── pieces: source ranges, zeros, bytes      (a sink writes them)
-//!                        ▼
-//!                     Verification ── reopens the output, compares every byte not proved free
+//!      └─────────────► Run ── owns what follows, step by step
+//!                        ├─ Scan ── looks for zeros, or for what equals the parent
+//!                        ├─ Layout ─► Pieces ── source ranges, zeros, bytes      (a sink writes them)
+//!                        └─ Proof ── opens the output: the same volumes, the same bytes
 //! ```
-//! Nothing here writes: a [`Layout`] is data, and the host that executes it may be a browser, Node, or
+//! Nothing here writes: a layout is data, and the host that executes it may be a browser, Node, or
 //! a test. Every step returns after a bounded amount of work, so that a host can cancel in between.
 
+mod advice;
 mod analysis;
 mod blockmap;
 #[cfg(test)]
@@ -23,6 +23,7 @@ mod estimate;
 pub mod findings;
 mod layout;
 mod options;
+mod parts;
 mod plan;
 mod proof;
 mod run;
@@ -40,6 +41,7 @@ pub use comparison::Verdict;
 pub use estimate::{Estimate, Reason, estimate, free_by_volume};
 pub use layout::{Layout, Outcome};
 pub use options::{BlockSizeChoice, Mode, Options};
+pub use parts::{Part, PartKind};
 pub use plan::{Counts, Decision, Plan};
 pub use proof::{Evidence, Verification};
 pub use run::Run;

@@ -184,6 +184,39 @@ fn witness(map: &FreeMap, hearing: &Hearing) -> Option<WitnessReport> {
     Some(WitnessReport { agrees, records, owned_bytes, unowned_bytes })
 }
 
+/// One part of the new image.
+#[derive(Debug, Clone, Serialize, Tsify)]
+#[serde(rename_all = "camelCase")]
+#[tsify(missing_as_null)]
+pub struct PartReport {
+    /// "in-use", "held" (free, and shares a block with data), "shadow-copies", "page-files", "volume-declined",
+    /// "behind-file-system", "no-partition", "unknown" or "tables".
+    pub kind: &'static str,
+    /// What it is, for a list that a person reads.
+    pub label: &'static str,
+    /// Whether it goes where it turns out to be zero.
+    pub may_be_zero: bool,
+    /// Bytes of the new file.
+    pub bytes: u64,
+    /// The volume it lies in, by its number; null where it lies in none.
+    pub volume: Option<u32>,
+    /// Its file system.
+    pub file_system: Option<&'static str>,
+}
+
+/// One reason why an image will not shrink more.
+#[derive(Debug, Clone, Serialize, Tsify)]
+pub struct ReasonReport {
+    /// A stable code.
+    pub code: &'static str,
+    /// A sentence for a person.
+    pub message: String,
+    /// How many bytes stay for it; 0 where that says nothing.
+    pub bytes: u64,
+    /// Commands to run in the guest, as the message says.
+    pub commands: Vec<&'static str>,
+}
+
 /// Blocks as an estimate sees them.
 #[derive(Debug, Clone, Serialize, Tsify)]
 pub struct EstimateBlocks {
@@ -238,18 +271,14 @@ pub struct EstimateReport {
     pub free_bytes: u64,
     /// The same by volume.
     pub free_by_volume: Vec<FreeByVolume>,
-    /// Stored bytes of which no file system tells: they go if they are zero.
-    pub may_be_zero_bytes: u64,
-    /// Stored bytes that file systems say are in use (they go too, if a whole block is zero).
-    pub must_stay_bytes: u64,
-    /// Headers, tables and padding of the new image.
-    pub table_bytes: u64,
+    /// Every byte of the new image by what it is, the largest part first; together `outputSize`.
+    pub parts: Vec<PartReport>,
     /// Blocks.
     pub blocks: EstimateBlocks,
     /// Blocks kept for less than a tenth of their bytes.
     pub fragmented: Fragmented,
-    /// Why it will not shrink more.
-    pub reasons: Vec<Notice>,
+    /// Why it will not shrink more, by the bytes that stay for it.
+    pub reasons: Vec<ReasonReport>,
 }
 
 impl EstimateReport {
@@ -272,15 +301,32 @@ impl EstimateReport {
             free_by_volume: volumes
                 .map(|(findings, &bytes)| FreeByVolume { index: findings.volume.index, bytes })
                 .collect(),
-            may_be_zero_bytes: estimate.unknown_bytes,
-            must_stay_bytes: estimate.in_use_bytes,
-            table_bytes: estimate.table_bytes,
+            parts: estimate
+                .parts
+                .iter()
+                .map(|part| {
+                    let findings = part.volume.and_then(|at| analysis.volumes().get(at));
+                    PartReport {
+                        kind: part.kind.code(),
+                        label: part.kind.label(),
+                        may_be_zero: part.kind.may_be_zero(),
+                        bytes: part.bytes,
+                        volume: findings.map(|findings| findings.volume.index),
+                        file_system: findings.map(|findings| findings.detected.name),
+                    }
+                })
+                .collect(),
             blocks: EstimateBlocks { total: plan.target.blocks, absent, free, candidate },
             fragmented: Fragmented { blocks: fragmented, bytes: trapped_bytes },
             reasons: estimate
                 .reasons
                 .iter()
-                .map(|reason| Notice { code: reason.code, message: reason.message.clone() })
+                .map(|reason| ReasonReport {
+                    code: reason.code,
+                    message: reason.message.clone(),
+                    bytes: reason.bytes,
+                    commands: reason.commands.clone(),
+                })
                 .collect(),
         }
     }

@@ -21,7 +21,7 @@ export function headline(image) {
   const { exact } = estimate;
   const after = Math.min(estimate.outputSize, report.fileSize);
   const saved = Math.max(0, report.fileSize - after);
-  const maybe = Math.min(estimate.mayBeZeroBytes, after);
+  const maybe = Math.min(mayBeZeroBytes(estimate), after);
   return [
     el(
       'p',
@@ -56,6 +56,12 @@ export function headline(image) {
 }
 
 /**
+ * What goes where it turns out to be zero.
+ * @param {EstimateReport} estimate
+ */
+const mayBeZeroBytes = ({ parts }) => parts.reduce((sum, part) => sum + (part.mayBeZero ? part.bytes : 0), 0);
+
+/**
  * @param {number} before
  * @param {number} saved
  * @param {number} maybe
@@ -81,11 +87,9 @@ function breakdown(report, estimate) {
     const name = volume ? [' of ', foreign(volume.label || volume.name || volume.fileSystem)] : [];
     rows.push(row(['Free space', ...name, ', left out'], count, '−'));
   }
-  rows.push(row('Must stay', estimate.mustStayBytes));
-  if (estimate.mayBeZeroBytes > 0) {
-    rows.push(row('Looked through; zeros are left out', estimate.mayBeZeroBytes));
+  for (const { label, bytes: count, fileSystem } of estimate.parts) {
+    rows.push(row([label, ...(fileSystem ? [', ', foreign(fileSystem)] : [])], count));
   }
-  rows.push(row('Tables of the new image', estimate.tableBytes));
   rows.push(row(estimate.exact ? 'New image' : 'New image, at most', estimate.outputSize, '', true));
   return el(
     'details',

@@ -214,7 +214,19 @@ function why({ estimate }) {
   if (reasons.length === 0) return [];
   return [
     el('h3', {}, 'Why it will not shrink more'),
-    el('ul', { class: 'reasons' }, ...reasons.map(({ message }) => el('li', {}, el('bdi', {}, ...prose(message))))),
+    el(
+      'ul',
+      { class: 'reasons' },
+      ...reasons.map(({ message, bytes: count, commands }) =>
+        el(
+          'li',
+          {},
+          count > 0 ? el('strong', {}, `${bytes(count)}: `) : null,
+          el('bdi', {}, ...prose(message)),
+          ...commands.map((command) => el('code', { class: 'command' }, command)),
+        ),
+      ),
+    ),
   ];
 }
 

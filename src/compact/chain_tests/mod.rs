@@ -94,6 +94,7 @@ fn compact_files(files: &[Vec<u8>], free: Extents, options: Options) -> Result<C
     let outcome = layout.outcome();
     let sources: Vec<&[u8]> = files.iter().map(Vec::as_slice).collect();
     let file = execute(&layout, &sources);
+    assert_eq!(estimated.parts.iter().map(|part| part.bytes).sum::<u64>(), estimated.output_size);
     assert!(outcome.size <= estimated.output_size, "the estimate is a promise");
     assert!(!estimated.exact || outcome.size == estimated.output_size, "an exact estimate is exact");
     prove(&layout, &file)?;

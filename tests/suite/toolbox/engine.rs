@@ -5,7 +5,7 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 use std::rc::Rc;
 
-use vhd_compactor::compact::{Analysis, Evidence, Fresh, Input, Options, Outcome, Run, Verdict};
+use vhd_compactor::compact::{Analysis, Evidence, Fresh, Input, Options, Outcome, Run, Verdict, estimate};
 use vhd_compactor::image::Piece;
 use vhd_compactor::io::{NativeFile, ReadAt};
 use vhd_compactor::{Error, Result};
@@ -66,10 +66,15 @@ pub fn compact(
 ) -> Result<(Outcome, Verdict)> {
     let analysis = Rc::new(analyse(source, parents)?);
     let mut run = Run::new(&analysis, options)?;
+    let estimated = estimate(run.plan())?;
+    let named: u64 = estimated.parts.iter().map(|part| part.bytes).sum();
+    assert_eq!(named, estimated.output_size, "every byte that stays has a name");
     while !run.scan_step(1 << 20)?.finished {}
     let id = |n: u128| uuid::Uuid::from_u128(0x1234_5678_9abc_4def_8000_0000_0000_0000 + n);
     let fresh = Fresh { file_write: id(1), data_write: id(2), disk: id(3), time_stamp: 0 };
     let outcome = run.lay_out(&fresh)?;
+    assert!(outcome.size <= estimated.output_size, "the estimate is a promise");
+    assert!(!estimated.exact || outcome.size == estimated.output_size, "an exact estimate is exact");
     let files: Vec<&Path> = std::iter::once(source).chain(parents.iter().copied()).collect();
     write(&mut run, &files, output)?;
     run.prove(input(output)?, Evidence::Pieces)?;

@@ -1,0 +1,234 @@
+//! Advice: why an image will not shrink more, and what a person can do about it.
+//!
+//! Every command that is named was tried, or is documented by those who make the system; the source stands
+//! beside it. Nobody is told to defragment where that cannot help, nor to fill with zeros where trimming is to
+//! be had: zeros grow a dynamic disk to its full size first, and a compressing file system stores none.
+
+use super::analysis::VolumeFindings;
+use super::estimate::Reason;
+use super::options::Mode;
+use super::parts::{Part, PartKind};
+use super::plan::Plan;
+use crate::error::Result;
+use crate::fs::{Decline, DeclineReason, Mapping};
+use crate::image::{DiskType, Format};
+use crate::volume::Scheme;
+
+/// A part below this share of the new image is not worth a word.
+const WORTH_A_WORD: u64 = 50;
+
+/// The reasons that belong to no part: what was asked, and what was not given.
+pub(super) fn general(plan: &Plan) -> Vec<Reason> {
+    let mut reasons = Vec::new();
+    let mut say = |code, message: String| reasons.push(Reason::new(code, message));
+    if plan.options.mode == Mode::Zero {
+        say("mode-zero", "Only what is zero is dropped: file systems are not asked what is free.".into());
+    }
+    if plan.target.disk_type != DiskType::Differencing {
+        return reasons;
+    }
+    if plan.target.format == Format::Vhd {
+        say(
+            "differencing-vhd",
+            "In a differencing VHD free space stays where its parent holds data: without it the parent's old bytes \
+             would show. Merging the chain into one image drops it."
+                .into(),
+        );
+    }
+    match plan.disk().missing_parent() {
+        Some(missing) if missing.is_raw => say(
+            "parent-raw",
+            "The parent is a raw disk (XenServer), which is not read here, so nothing is known of what this disk \
+             shares with it, nor of its file systems."
+                .into(),
+        ),
+        Some(missing) => say(
+            "parent-missing",
+            format!(
+                "The parent {} was not given, so nothing is known of what this disk shares with it, nor of its file \
+                 systems. Give it too to drop more.",
+                missing.describe()
+            ),
+        ),
+        None => {}
+    }
+    reasons
+}
+
+/// Why a part stays, with what can be done about it; none where there is nothing to say.
+///
+/// # Errors
+/// None in practice.
+pub(super) fn of_part(plan: &Plan, part: &Part) -> Result<Option<Reason>> {
+    let findings = part.volume.and_then(|at| plan.analysis().volumes().get(at));
+    if part.bytes < plan.size / WORTH_A_WORD && part.kind != PartKind::Declined {
+        return Ok(None);
+    }
+    let (message, commands) = match (part.kind, findings) {
+        (PartKind::Held, Some(findings)) => held(plan, findings),
+        (PartKind::ShadowCopies, _) => (
+            "It is free, and restore points (volume shadow copies) may still need it. To let it go, delete them in \
+             Windows, or give them up for the new image."
+                .to_owned(),
+            // Microsoft Learn, "vssadmin delete shadows".
+            vec!["vssadmin delete shadows /for=C: /oldest"],
+        ),
+        (PartKind::PageFiles, _) => (
+            "Page files, hibernation files and swap are worthless while the machine is off. Their contents can be left \
+             out if you ask for it."
+                .to_owned(),
+            Vec::new(),
+        ),
+        (PartKind::Declined, Some(findings)) => match &findings.detected.mapping {
+            Mapping::Declined(decline) => declined(plan, findings, decline),
+            Mapping::Mapped(_) => return Ok(None),
+        },
+        (PartKind::BehindEnd, Some(findings)) => behind_end(findings),
+        (PartKind::NoPartition, _) => (
+            "It lies in no partition, and is not zero: left behind by a partition that was deleted or made smaller, or \
+             used by a boot loader. If you know that nothing is meant to be there, make a partition over it in the \
+             guest, discard that, and compact again."
+                .to_owned(),
+            // util-linux, blkdiscard(8): it destroys what is in the partition, which is the purpose.
+            if trims(plan) { vec!["sudo blkdiscard /dev/sdX9"] } else { Vec::new() },
+        ),
+        (PartKind::Unknown, _) if plan.options.mode != Mode::Zero && plan.disk().is_complete() => {
+            let (how, commands) = release(plan, "");
+            (format!("Nothing is known of what this disk holds, so only zeros were dropped. {how}"), commands)
+        }
+        _ => return Ok(None),
+    };
+    let message = match findings {
+        Some(findings) => format!("{}: {message}", title(findings)),
+        None => message,
+    };
+    Ok(Some(Reason { code: part.kind.code(), message, bytes: part.bytes, commands }))
+}
+
+fn held(plan: &Plan, findings: &VolumeFindings) -> (String, Vec<&'static str>) {
+    if plan.options.mode == Mode::Zero {
+        return ("It is free, and stays because only zeros are dropped.".into(), Vec::new());
+    }
+    if plan.target.disk_type == DiskType::Differencing {
+        let message = "It is free, and shares blocks with data. A child keeps the block size of its parent; merged into \
+                       one image, smaller blocks would let go of it.";
+        return (message.into(), Vec::new());
+    }
+    if plan.target.block_size > plan.target.format.description().smallest_usual_block {
+        let message = "It is free, and shares blocks with data. Smaller blocks would let go of much of it.";
+        return (message.into(), Vec::new());
+    }
+    let scattered = "It is free, and shares blocks with data: files lie scattered.";
+    match findings.detected.name {
+        // Microsoft Learn, "defrag" (/x: free space consolidation) and "Optimize-Volume" (-SlabConsolidate).
+        "NTFS" => (
+            format!("{scattered} To bring them together, run one of these in Windows, then compact again."),
+            vec!["defrag C: /x", "Optimize-Volume -DriveLetter C -Defrag -SlabConsolidate"],
+        ),
+        // An ext4 on the bare disk is WSL's: Microsoft Learn, "Basic commands for WSL", export and import. Exporting
+        // writes the files, and importing lays them out one after another.
+        "ext4" if findings.volume.scheme == Scheme::Whole && plan.target.format == Format::Vhdx => (
+            format!(
+                "{scattered} For a WSL distribution, exporting it and importing it again lays them out anew."
+            ),
+            vec!["wsl --export NAME backup.tar", "wsl --import NEWNAME C:\\wsl\\NEWNAME backup.tar"],
+        ),
+        _ => (scattered.into(), Vec::new()),
+    }
+}
+
+fn behind_end(findings: &VolumeFindings) -> (String, Vec<&'static str>) {
+    let what = "It lies in the partition behind the end of the file system, and is not zero: left from before the file \
+                system was made or became smaller. No file is there.";
+    match findings.detected.name {
+        // e2fsprogs, resize2fs(8): without a size the file system grows to its partition.
+        "ext2" | "ext3" | "ext4" => (
+            format!(
+                "{what} If the file system grows over it in the guest, it counts as free, and goes next time."
+            ),
+            vec!["sudo resize2fs /dev/sdX9"],
+        ),
+        // xfsprogs, xfs_growfs(8).
+        "XFS" => (
+            format!(
+                "{what} If the file system grows over it in the guest, it counts as free, and goes next time."
+            ),
+            vec!["sudo xfs_growfs /"],
+        ),
+        // Microsoft Learn, diskpart "extend filesystem".
+        "NTFS" => (
+            format!(
+                "{what} If the file system grows over it in Windows (diskpart: select the volume, then this), it counts \
+                 as free, and goes next time."
+            ),
+            vec!["extend filesystem"],
+        ),
+        _ => (what.into(), Vec::new()),
+    }
+}
+
+fn declined(plan: &Plan, findings: &VolumeFindings, decline: &Decline) -> (String, Vec<&'static str>) {
+    match decline.reason {
+        DeclineReason::NotSupported | DeclineReason::Unrecognised if findings.volume.opaque.is_none() => {
+            let (how, commands) = release(plan, findings.detected.name);
+            (format!("{} {how}", decline.detail), commands)
+        }
+        // Microsoft Learn, "manage-bde off".
+        DeclineReason::Encrypted if findings.detected.name.starts_with("BitLocker") => {
+            (decline.detail.clone(), vec!["manage-bde -off C:"])
+        }
+        _ => (decline.detail.clone(), Vec::new()),
+    }
+}
+
+/// How a guest itself lets go of the free space of a file system that is not understood here.
+fn release(plan: &Plan, name: &str) -> (String, Vec<&'static str>) {
+    match name {
+        // Microsoft Learn, "Optimize-Volume" (-ReTrim).
+        "ReFS" if trims(plan) => (
+            "Its free space can be trimmed in Windows; shut the machine down after that, and compact again.".into(),
+            vec!["Optimize-Volume -DriveLetter D -ReTrim"],
+        ),
+        // Tried on a Btrfs with zstd and a 29.7 GB disk: zeros left 1063 of 1082 MB, trimming 43 MB. util-linux, fstrim(8).
+        _ if trims(plan) => (
+            "Its free space can be trimmed in the guest; shut the machine down after that, and compact again.".into(),
+            vec!["sudo fstrim -av"],
+        ),
+        "Btrfs" | "ZFS" => (
+            "A file system that compresses cannot be filled with zeros; move its files to a new disk.".into(),
+            Vec::new(),
+        ),
+        // Sysinternals, SDelete (-z), for Windows; the disk grows to its full size meanwhile.
+        "ReFS" => (
+            "Its free space can be filled with zeros in Windows (the image grows meanwhile); shut the machine down after \
+             that, and compact again."
+                .into(),
+            vec!["sdelete -z D:"],
+        ),
+        _ => (
+            "This kind of image passes no trimming on. Its free space can be filled with zeros in the guest (the image \
+             grows meanwhile); shut the machine down after that, and compact again."
+                .into(),
+            vec!["sudo dd if=/dev/zero of=/zeros bs=1M; sudo rm /zeros; sync"],
+        ),
+    }
+}
+
+/// Whether the programs that run this image pass a guest's discards on to it: Hyper-V and WSL do for VHDX
+/// (MS-VHDX 2.5.1.1, UNMAPPED blocks); a VHD has no state for it, and XCP-ng's guests get none.
+fn trims(plan: &Plan) -> bool {
+    plan.analysis().top().format == Format::Vhdx
+}
+
+/// The volume for a sentence, as people count.
+fn title(findings: &VolumeFindings) -> String {
+    let name = findings.detected.name;
+    let place = match findings.volume.scheme {
+        Scheme::Whole => "The whole disk".to_owned(),
+        _ => format!("Partition {}", findings.volume.index),
+    };
+    match &findings.detected.label {
+        Some(label) => format!("{place} ({name}, {label:?})"),
+        None => format!("{place} ({name})"),
+    }
+}
