@@ -17,6 +17,9 @@ use crate::volume::Scheme;
 /// A part below this share of the new image is not worth a word.
 const WORTH_A_WORD: u64 = 50;
 
+/// Gaps around partitions up to this size are not worth a word: alignment to 1 MiB at either end, in large blocks.
+const ORDINARY_GAPS: u64 = 16 << 20;
+
 /// The reasons that belong to no part: what was asked, and what was not given.
 pub(super) fn general(plan: &Plan) -> Vec<Reason> {
     let mut reasons = Vec::new();
@@ -61,7 +64,13 @@ pub(super) fn general(plan: &Plan) -> Vec<Reason> {
 /// None in practice.
 pub(super) fn of_part(plan: &Plan, part: &Part) -> Result<Option<Reason>> {
     let findings = part.volume.and_then(|at| plan.analysis().volumes().get(at));
-    if part.bytes < plan.size / WORTH_A_WORD && part.kind != PartKind::Declined {
+    // Every disk has gaps around its partitions, and a reserved partition is only looked through for zeros.
+    let is_ordinary = match part.kind {
+        PartKind::NoPartition => part.bytes < ORDINARY_GAPS,
+        PartKind::Declined => findings.is_some_and(|findings| findings.volume.opaque.is_some()),
+        _ => part.bytes < plan.size / WORTH_A_WORD,
+    };
+    if is_ordinary {
         return Ok(None);
     }
     let (message, commands) = match (part.kind, findings) {
@@ -85,9 +94,9 @@ pub(super) fn of_part(plan: &Plan, part: &Part) -> Result<Option<Reason>> {
         },
         (PartKind::BehindEnd, Some(findings)) => behind_end(findings),
         (PartKind::NoPartition, _) => (
-            "It lies in no partition, and is not zero: left behind by a partition that was deleted or made smaller, or \
-             used by a boot loader. If you know that nothing is meant to be there, make a partition over it in the \
-             guest, discard that, and compact again."
+            "It lies in no partition: left behind by a partition that was deleted or made smaller, or used by a boot \
+             loader. What of it is zero goes. If you know that nothing is meant to be there, make a partition over it in \
+             the guest, discard that, and compact again."
                 .to_owned(),
             // util-linux, blkdiscard(8): it destroys what is in the partition, which is the purpose.
             if trims(plan) { vec!["sudo blkdiscard /dev/sdX9"] } else { Vec::new() },
@@ -138,8 +147,8 @@ fn held(plan: &Plan, findings: &VolumeFindings) -> (String, Vec<&'static str>) {
 }
 
 fn behind_end(findings: &VolumeFindings) -> (String, Vec<&'static str>) {
-    let what = "It lies in the partition behind the end of the file system, and is not zero: left from before the file \
-                system was made or became smaller. No file is there.";
+    let what = "It lies in the partition behind the end of the file system: left from before the file system was made or \
+                became smaller. No file is there, and what of it is zero goes.";
     match findings.detected.name {
         // e2fsprogs, resize2fs(8): without a size the file system grows to its partition.
         "ext2" | "ext3" | "ext4" => (
