@@ -8,6 +8,7 @@ use crate::units::index;
 pub(super) const MAX_CLUSTERS: u64 = 1 << 28;
 
 /// Which of the clusters `0 .. len` are in.
+#[derive(Debug)]
 pub(super) struct ClusterSet {
     words: Vec<u64>,
     len: u64,
@@ -63,6 +64,7 @@ impl ClusterSet {
 }
 
 fn place(cluster: u32) -> (usize, u64) {
+    // A place that memory cannot have is no word of any set.
     let word = usize::try_from(cluster / 64).unwrap_or(usize::MAX);
     (word, 1u64 << (cluster % 64))
 }

@@ -14,7 +14,7 @@ use zerocopy::byteorder::{LE, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use super::{inconsistent, unknown};
-use crate::error::{Result, Site};
+use crate::error::{Error, Result, Site};
 use crate::fs::cluster_set::MAX_CLUSTERS;
 use crate::fs::{Decline, DeclineReason, Stop};
 use crate::io::{ReadAt, read_struct, read_vec};
@@ -30,6 +30,8 @@ const MEDIA_FAILURE: u16 = 0x0004;
 const CLEAR_TO_ZERO: u16 = 0x0008;
 /// The bytes of VolumeFlags and PercentInUse, which change without a new checksum.
 const VOLATILE: [usize; 3] = [106, 107, 112];
+/// Section 3.1.15: sector and cluster shift make 25 at most.
+const MAX_CLUSTER_SIZE: u64 = 1 << 25;
 /// How many sectors the checksum covers.
 const CHECKED_SECTORS: u64 = 11;
 
@@ -71,20 +73,29 @@ pub(super) struct Geometry {
 }
 
 impl Geometry {
+    /// The boot sector's own 32-bit count, one less than the last number.
     pub(super) fn clusters(&self) -> u64 {
-        u64::from(self.last_cluster).saturating_sub(1)
+        u64::from(self.last_cluster).wrapping_sub(1)
     }
 
     pub(super) fn is_cluster(&self, cluster: u32) -> bool {
         (2..=self.last_cluster).contains(&cluster)
     }
 
-    /// The bytes of a cluster that [`Self::is_cluster`]. What `geometry` has checked to fit the volume
-    /// cannot saturate.
-    pub(super) fn cluster(&self, cluster: u32) -> Range<u64> {
-        let before = u64::from(cluster.saturating_sub(2)).saturating_mul(self.cluster_size);
-        let start = self.heap.saturating_add(before);
-        start..start.saturating_add(self.cluster_size)
+    /// The bytes of a cluster that [`Self::is_cluster`].
+    ///
+    /// # Errors
+    /// `internal` for any other number.
+    pub(super) fn cluster(&self, cluster: u32) -> Result<Range<u64>> {
+        let before = cluster.checked_sub(2).filter(|_| self.is_cluster(cluster));
+        let before = before.ok_or_else(|| Error::internal("a number that is no cluster"))?;
+        let start = add(self.heap, mul(before.into(), self.cluster_size, "a cluster")?, "a cluster")?;
+        Ok(start..add(start, self.cluster_size, "a cluster")?)
+    }
+
+    /// The byte after the last cluster.
+    pub(super) fn end(&self) -> Result<u64> {
+        Ok(self.cluster(self.last_cluster)?.end)
     }
 }
 
@@ -121,9 +132,7 @@ impl RawBoot {
             return Err(unknown("It has more than one FAT (TexFAT).", BOOT));
         }
         let cluster_size = match self.sectors_per_cluster_shift {
-            shift if self.bytes_per_sector_shift.saturating_add(shift) <= 25 => {
-                sector.checked_shl(shift.into())
-            }
+            shift @ 0..=16 => sector.checked_shl(shift.into()).filter(|&size| size <= MAX_CLUSTER_SIZE),
             _ => None,
         };
         let Some(cluster_size) = cluster_size else {
@@ -147,9 +156,11 @@ impl RawBoot {
             let detail = format!("It has {clusters} clusters; up to {MAX_CLUSTERS} are checked.");
             return Err(unknown(&detail, BOOT));
         }
+        let last_cluster = self.cluster_count.get().checked_add(1);
+        let last_cluster = last_cluster.ok_or_else(|| Error::internal("more clusters than are checked"))?;
         let geometry = Geometry {
             cluster_size,
-            last_cluster: self.cluster_count.get().saturating_add(1),
+            last_cluster,
             heap,
             fat,
             root: self.first_cluster_of_root_directory.get(),

@@ -1,7 +1,7 @@
 //! A tiny exFAT volume for tests, made by hand.
 
 use super::boot::boot_checksum;
-use super::tree::set_checksum;
+use super::set::set_checksum;
 
 /// What to make.
 #[derive(Clone, Copy)]

@@ -13,12 +13,12 @@ use zerocopy::byteorder::{LE, U32};
 
 use super::boot::Geometry;
 use super::{inconsistent, site};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::extents::Extents;
 use crate::fs::Stop;
 use crate::fs::cluster_set::ClusterSet;
 use crate::io::{ReadAt, read_struct, read_vec};
-use crate::units::{add, index};
+use crate::units::{add, index, mul};
 
 const END_OF_CHAIN: u32 = 0xFFFF_FFFF;
 /// How much of the bitmap is read at once.
@@ -35,7 +35,7 @@ pub(super) enum Allocation {
 
 /// The cluster after `cluster`, or none at the end of a chain.
 pub(super) fn next(volume: &dyn ReadAt, geometry: &Geometry, cluster: u32) -> Result<Option<u32>, Stop> {
-    let offset = add(geometry.fat, u64::from(cluster).saturating_mul(4), "the FAT")?;
+    let offset = add(geometry.fat, mul(cluster.into(), 4, "the FAT")?, "the FAT")?;
     match read_struct::<U32<LE>, _>(volume, offset)?.get() {
         END_OF_CHAIN => Ok(None),
         next if geometry.is_cluster(next) => Ok(Some(next)),
@@ -45,7 +45,7 @@ pub(super) fn next(volume: &dyn ReadAt, geometry: &Geometry, cluster: u32) -> Re
 
 /// Calls `visit` with each cluster of a stream that begins at `first` and has `count` clusters. A
 /// chain must end just there; a circle therefore ends with the count, and is refused.
-pub(super) fn for_each_cluster(
+fn for_each_cluster(
     volume: &dyn ReadAt,
     geometry: &Geometry,
     stream: (u32, u64, Allocation),
@@ -67,8 +67,10 @@ pub(super) fn for_each_cluster(
     }
 }
 
-fn wrong_length(geometry: &Geometry, first: u32) -> Stop {
-    let site = site("exFAT FAT", geometry.fat.saturating_add(u64::from(first).saturating_mul(4)));
+/// The decline for a chain that does not end where its length says.
+pub(super) fn wrong_length(geometry: &Geometry, first: u32) -> Stop {
+    // A 32-bit number times four, inside a FAT that lies inside the volume.
+    let site = site("exFAT FAT", geometry.fat.wrapping_add(u64::from(first).wrapping_mul(4)));
     inconsistent("A chain of clusters is longer or shorter than what it holds.", site)
 }
 
@@ -92,47 +94,53 @@ pub(super) fn read_bitmap(
     let needed = geometry.clusters().div_ceil(8);
     let count = len.div_ceil(geometry.cluster_size);
     if len < needed || count > needed.div_ceil(geometry.cluster_size) || !geometry.is_cluster(first) {
-        let site = site("exFAT root directory", geometry.cluster(geometry.root).start);
+        let site = site(super::root::ROOT, geometry.cluster(geometry.root)?.start);
         return Err(inconsistent("Its allocation bitmap has the wrong size or place.", site));
     }
     let mut heap = Heap {
-        used: ClusterSet::new(u64::from(geometry.last_cluster).saturating_add(1))?,
+        used: ClusterSet::new(add(geometry.last_cluster.into(), 1, "the clusters")?)?,
         free: Extents::new(),
         free_clusters: 0,
     };
     let mut number = 2u32;
     let mut left = needed;
     for_each_cluster(volume, geometry, (first, count, Allocation::Chain), |cluster| {
-        let mut at = geometry.cluster(cluster).start;
-        let end = at.saturating_add(left.min(geometry.cluster_size));
-        while at < end {
-            let len = PIECE.min(end.saturating_sub(at));
+        let mut at = geometry.cluster(cluster)?.start;
+        let mut here = left.min(geometry.cluster_size);
+        left = less(left, here)?;
+        while here > 0 {
+            let len = PIECE.min(here);
             for byte in read_vec(volume, at, index(len, "the allocation bitmap")?)? {
-                number = heap.byte(geometry, number, byte);
+                number = heap.byte(geometry, number, byte)?;
             }
-            at = at.saturating_add(len);
-            left = left.saturating_sub(len);
+            at = add(at, len, "the allocation bitmap")?;
+            here = less(here, len)?;
         }
         Ok(())
     })?;
     Ok(heap)
 }
 
+/// `a - b`, where `b` is at most `a`.
+fn less(a: u64, b: u64) -> Result<u64> {
+    a.checked_sub(b).ok_or_else(|| Error::internal("more of the allocation bitmap than there is"))
+}
+
 impl Heap {
     /// Takes the byte of the bitmap that begins with cluster `number`; returns that of the next byte.
-    fn byte(&mut self, geometry: &Geometry, number: u32, byte: u8) -> u32 {
-        for bit in 0..8u32 {
-            let cluster = number.saturating_add(bit);
+    fn byte(&mut self, geometry: &Geometry, number: u32, byte: u8) -> Result<u32> {
+        for (bit, cluster) in (0..8u32).zip(number..) {
             if !geometry.is_cluster(cluster) {
                 break;
             }
             if byte & (1 << bit) == 0 {
-                self.free_clusters = self.free_clusters.saturating_add(1);
-                self.free.push(geometry.cluster(cluster));
+                self.free_clusters = add(self.free_clusters, 1, "the free clusters")?;
+                self.free.push(geometry.cluster(cluster)?);
             } else {
                 self.used.insert(cluster);
             }
         }
-        number.saturating_add(8)
+        // A volume has at most `MAX_CLUSTERS`, and the bitmap that is read no more than a byte of padding.
+        number.checked_add(8).ok_or_else(|| Error::internal("more clusters than are checked"))
     }
 }

@@ -5,7 +5,7 @@
 //!     12 sectors    12 sectors
 //! ```
 //! The allocation bitmap alone says what is free. It is believed after the boot region's checksum and
-//! flags ([`boot`]), the bitmap's own chain ([`heap`]) and every file of the directory tree ([`tree`])
+//! flags ([`boot`]), the bitmap's own chain ([`heap`]) and every file of the directory tree ([`walk`])
 //! were found to agree with it: a used cluster whose bit was lost is a file that would be lost, and
 //! nothing else on the volume would tell.
 //!
@@ -17,22 +17,25 @@ mod boot;
 #[cfg(test)]
 mod fixture;
 mod heap;
+mod root;
+mod set;
 #[cfg(test)]
 mod tests;
-mod tree;
+mod walk;
 
 use self::boot::{Geometry, RawBoot};
-use super::witness::{NotWalkedYet, OwnerWalk};
+use self::walk::Walk;
+use super::witness::OwnerWalk;
 use super::{Context, Decline, DeclineReason, Detected, FreeMap, Stop};
-use crate::error::{Result, Site, Warning};
+use crate::error::{Error, Result, Site, Warning};
 use crate::io::ReadAt;
-use crate::units::Space;
+use crate::units::{Space, mul};
 
 /// Recognises an exFAT volume and maps its free clusters.
 pub(super) fn probe(volume: &dyn ReadAt, _context: Context) -> Option<Detected> {
     let boot = RawBoot::read(volume)?;
     let mut found = Found::default();
-    let outcome = map(volume, &boot, &mut found).map(|map| (map, NotWalkedYet.boxed()));
+    let outcome = map(volume, &boot, &mut found).map(|(map, walk)| (map, walk.boxed()));
     Some(Detected::new("exFAT", found.label, outcome, found.warnings))
 }
 
@@ -43,36 +46,35 @@ struct Found {
     warnings: Vec<Warning>,
 }
 
-fn map(volume: &dyn ReadAt, boot: &RawBoot, found: &mut Found) -> Result<FreeMap, Stop> {
+fn map(volume: &dyn ReadAt, boot: &RawBoot, found: &mut Found) -> Result<(FreeMap, Walk), Stop> {
     let geometry = boot.geometry(volume)?;
-    let root = tree::read_root(volume, &geometry);
-    found.label = root.as_ref().ok().and_then(|root| root.label.clone());
+    let root = root::read(volume, &geometry, &mut found.label);
     boot.check_flags()?;
-    let checked = tree::check(volume, &geometry, &root?)?;
-    let percent = percent(&geometry, checked.free_clusters);
+    let root = root?;
+    let heap = heap::read_bitmap(volume, &geometry, root.bitmap.first, root.bitmap.len)?;
+    let percent = percent(&geometry, heap.free_clusters)?;
     if let Some(stated) = boot.percent_in_use().filter(|stated| stated.abs_diff(percent) > 1) {
         found.warnings.push(Warning::new(
             "exfat-percent-in-use",
             format!(
                 "The boot sector says that {stated}% are in use, and it is {percent}%: it is out of date, as \
-                 after use with Linux. The allocation bitmap counts, and agrees with every file."
+                 after use with Linux. The allocation bitmap counts."
             ),
         ));
     }
-    let free_bytes = checked.free_clusters.saturating_mul(geometry.cluster_size);
-    Ok(FreeMap {
-        free: checked.free,
-        free_bytes,
-        used_bytes: 0,
-        spans: geometry.cluster(geometry.last_cluster).end,
-        on_request: Vec::new(),
-    })
+    let free_bytes = mul(heap.free_clusters, geometry.cluster_size, "the free space")?;
+    let spans = geometry.end()?;
+    let used_bytes =
+        spans.checked_sub(free_bytes).ok_or_else(|| Error::internal("more free clusters than there are"))?;
+    let walk = Walk::new(geometry, root, heap.used, used_bytes);
+    Ok((FreeMap { free: heap.free, free_bytes, used_bytes, spans, on_request: Vec::new() }, walk))
 }
 
 /// The used part in per cent, rounded down as the specification wants; exfat-fuse rounds up.
-fn percent(geometry: &Geometry, free_clusters: u64) -> u64 {
-    let used = geometry.clusters().saturating_sub(free_clusters);
-    used.saturating_mul(100).checked_div(geometry.clusters()).unwrap_or(0)
+fn percent(geometry: &Geometry, free_clusters: u64) -> Result<u64> {
+    let used = geometry.clusters().checked_sub(free_clusters).and_then(|used| used.checked_mul(100));
+    let percent = used.and_then(|used| used.checked_div(geometry.clusters()));
+    percent.ok_or_else(|| Error::internal("more free clusters than there are"))
 }
 
 fn site(structure: &'static str, offset: u64) -> Site {

@@ -8,7 +8,7 @@ use std::ops::Range;
 use zerocopy::byteorder::{LE, U16, U32};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
-use crate::error::{Result, Site};
+use crate::error::{Error, Result, Site};
 use crate::fs::{Decline, DeclineReason, Stop};
 use crate::io::ReadAt;
 use crate::units::{Space, add, mul};
@@ -32,12 +32,21 @@ impl Kind {
         }
     }
 
-    /// The bytes that a table of `entries` entries takes.
-    pub(super) fn table_bytes(self, entries: u64) -> u64 {
+    /// The entry of a cluster that must not be used.
+    pub(super) const fn bad(self) -> u32 {
         match self {
-            Self::Fat12 => entries.saturating_mul(3).div_ceil(2),
-            Self::Fat16 => entries.saturating_mul(2),
-            Self::Fat32 => entries.saturating_mul(4),
+            Self::Fat12 => 0xFF7,
+            Self::Fat16 => 0xFFF7,
+            Self::Fat32 => 0x0FFF_FFF7,
+        }
+    }
+
+    /// The bytes that a table of `entries` entries takes: at most 2³² entries, whose bytes fit by far.
+    pub(super) const fn table_bytes(self, entries: u64) -> u64 {
+        match self {
+            Self::Fat12 => entries.wrapping_mul(3).div_ceil(2),
+            Self::Fat16 => entries.wrapping_mul(2),
+            Self::Fat32 => entries.wrapping_mul(4),
         }
     }
 }
@@ -72,19 +81,28 @@ pub(super) struct Geometry {
 impl Geometry {
     /// How many entries the FAT has, with the two that are no clusters.
     pub(super) fn entries(&self) -> u64 {
-        u64::from(self.last_cluster).saturating_add(1)
+        // A 32-bit number and one.
+        u64::from(self.last_cluster).wrapping_add(1)
     }
 
     pub(super) fn is_cluster(&self, cluster: u32) -> bool {
         (2..=self.last_cluster).contains(&cluster)
     }
 
-    /// The bytes of a cluster that [`Self::is_cluster`]. What `parse` has checked to fit the volume
-    /// cannot saturate.
-    pub(super) fn cluster(&self, cluster: u32) -> Range<u64> {
-        let before = u64::from(cluster.saturating_sub(2)).saturating_mul(self.cluster_size);
-        let start = self.heap.saturating_add(before);
-        start..start.saturating_add(self.cluster_size)
+    /// The bytes of a cluster that [`Self::is_cluster`].
+    ///
+    /// # Errors
+    /// `internal` for any other number.
+    pub(super) fn cluster(&self, cluster: u32) -> Result<Range<u64>> {
+        let before = cluster.checked_sub(2).filter(|_| self.is_cluster(cluster));
+        let before = before.ok_or_else(|| Error::internal("a number that is no cluster"))?;
+        let start = add(self.heap, mul(before.into(), self.cluster_size, "a cluster")?, "a cluster")?;
+        Ok(start..add(start, self.cluster_size, "a cluster")?)
+    }
+
+    /// The byte after the last cluster.
+    pub(super) fn end(&self) -> Result<u64> {
+        Ok(self.cluster(self.last_cluster)?.end)
     }
 
     /// The start of the copy of the FAT to believe.
@@ -98,8 +116,9 @@ impl Geometry {
         (0..self.fat_copies).filter(move |&copy| copy != believed).map(|copy| self.copy(copy))
     }
 
+    /// `geometry` has checked that all copies lie inside the volume.
     fn copy(&self, copy: u8) -> u64 {
-        self.fat.saturating_add(u64::from(copy).saturating_mul(self.fat_size))
+        self.fat.wrapping_add(u64::from(copy).wrapping_mul(self.fat_size))
     }
 }
 
@@ -209,18 +228,20 @@ impl RawBoot {
         let root_start = add(fat, mul(fat_size, self.fats.into(), "the FATs")?, "the FATs")?;
         let heap = add(root_start, root_bytes, "the root directory")?;
         let cluster_size = mul(cluster_sectors, sector, "a cluster")?;
-        let clusters = size.saturating_sub(heap).checked_div(cluster_size).unwrap_or(0);
+        let clusters = size.checked_sub(heap).and_then(|left| left.checked_div(cluster_size));
+        let Some(clusters) = clusters else { return Err(inconsistent("It has no clusters.")) };
         let kind = self.kind(clusters)?;
-        let entries = clusters.saturating_add(2);
+        let entries = add(clusters, 2, "the FAT")?;
         if kind.table_bytes(entries) > fat_size {
             return Err(inconsistent("Its FAT is too small for its clusters."));
         }
-        let last_cluster = clusters.saturating_add(1);
+        let last_cluster = u32::try_from(add(clusters, 1, "the clusters")?);
+        let last_cluster = last_cluster.map_err(|_| Error::internal("more clusters than FAT32 has"))?;
         let geometry = Geometry {
             kind,
             media: self.media,
             cluster_size,
-            last_cluster: u32::try_from(last_cluster).unwrap_or(u32::MAX),
+            last_cluster,
             heap,
             fat,
             fat_size,

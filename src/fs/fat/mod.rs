@@ -9,23 +9,26 @@
 //! whatever follows the last cluster never are.
 //!
 //! A clean volume is believed after its FAT was read whole ([`table`]) and its directory tree was
-//! walked ([`tree`]).
+//! walked ([`walk`]).
 //!
 //! Source: Microsoft FAT32 File System Specification 1.03 (fatgen103).
 
 mod boot;
+mod entry;
 #[cfg(test)]
 mod fixture;
 mod table;
 #[cfg(test)]
 mod tests;
-mod tree;
+mod walk;
 
 use self::boot::RawBoot;
-use super::witness::{NotWalkedYet, OwnerWalk};
+use self::walk::Walk;
+use super::witness::OwnerWalk;
 use super::{Context, Decline, DeclineReason, Detected, FreeMap, Stop};
-use crate::error::{Result, Site};
+use crate::error::{Error, Result, Site};
 use crate::io::{ReadAt, read_struct, read_vec};
+use crate::units::mul;
 use crate::volume::signature::is_fat_boot_sector;
 
 /// Recognises a FAT volume and maps its free clusters.
@@ -36,7 +39,7 @@ pub(super) fn probe(volume: &dyn ReadAt, _context: Context) -> Option<Detected> 
     }
     let boot: RawBoot = read_struct(volume, 0).ok()?;
     let mut found = Found { name: if boot.is_fat32() { "FAT32" } else { "FAT" }, label: boot.label() };
-    let outcome = map(volume, &boot, &mut found).map(|map| (map, NotWalkedYet.boxed()));
+    let outcome = map(volume, &boot, &mut found).map(|(map, walk)| (map, walk.boxed()));
     Some(Detected::new(found.name, found.label.and_then(text), outcome, Vec::new()))
 }
 
@@ -46,21 +49,18 @@ struct Found {
     label: Option<[u8; 11]>,
 }
 
-fn map(volume: &dyn ReadAt, boot: &RawBoot, found: &mut Found) -> Result<FreeMap, Stop> {
+fn map(volume: &dyn ReadAt, boot: &RawBoot, found: &mut Found) -> Result<(FreeMap, Walk), Stop> {
     let geometry = boot.geometry(volume)?;
     found.name = geometry.kind.name();
-    found.label = tree::label(volume, &geometry).or(found.label);
+    found.label = entry::label(volume, &geometry).or(found.label);
     boot.check_state()?;
     let scan = table::scan(volume, &geometry)?;
-    tree::check(volume, &geometry, scan.linked)?;
-    let free_bytes = scan.free_clusters.saturating_mul(geometry.cluster_size);
-    Ok(FreeMap {
-        free: scan.free,
-        free_bytes,
-        used_bytes: 0,
-        spans: geometry.cluster(geometry.last_cluster).end,
-        on_request: Vec::new(),
-    })
+    let free_bytes = mul(scan.free_clusters, geometry.cluster_size, "the free space")?;
+    let spans = geometry.end()?;
+    let used_bytes =
+        spans.checked_sub(free_bytes).ok_or_else(|| Error::internal("more free clusters than there are"))?;
+    let (free, walk) = Walk::new(geometry, scan, used_bytes);
+    Ok((FreeMap { free, free_bytes, used_bytes, spans, on_request: Vec::new() }, walk))
 }
 
 /// A label without its padding; bytes of unknown code pages become replacement characters.

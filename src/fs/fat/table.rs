@@ -14,12 +14,12 @@
 
 use super::boot::{Geometry, Kind};
 use super::{dirty, error_state, inconsistent};
-use crate::error::{Result, Site};
+use crate::error::{Error, Result, Site};
 use crate::extents::Extents;
 use crate::fs::Stop;
 use crate::fs::cluster_set::ClusterSet;
 use crate::io::{ReadAt, read_vec};
-use crate::units::{Space, add, index};
+use crate::units::{Space, add, index, len64};
 
 /// How many entries are read at once: even, so that FAT12 pieces begin at a byte; 1 MiB of FAT32.
 const PIECE: u64 = 1 << 18;
@@ -60,23 +60,30 @@ pub(super) struct Scan {
     pub(super) free_clusters: u64,
     /// Clusters that a chain leads to: nothing else may lead there.
     pub(super) linked: ClusterSet,
+    /// Clusters that are marked as bad, as volume bytes.
+    pub(super) bad: Extents,
 }
 
 /// Reads the whole table.
 pub(super) fn scan(volume: &dyn ReadAt, geometry: &Geometry) -> Result<Scan, Stop> {
     let mut builder = Builder {
         geometry,
-        scan: Scan { free: Extents::new(), free_clusters: 0, linked: ClusterSet::new(geometry.entries())? },
+        scan: Scan {
+            free: Extents::new(),
+            free_clusters: 0,
+            linked: ClusterSet::new(geometry.entries())?,
+            bad: Extents::new(),
+        },
     };
     let mut first = 0;
     while first < geometry.entries() {
-        let count = PIECE.min(geometry.entries().saturating_sub(first));
+        let count = PIECE.min(geometry.entries().wrapping_sub(first));
         let from = geometry.kind.table_bytes(first);
         let len = index(geometry.kind.table_bytes(count), "a piece of the FAT")?;
         let piece = |copy| read_vec(volume, add(copy, from, "the FAT")?, len);
         let others = geometry.other_copies().map(piece).collect::<Result<Vec<_>>>()?;
         builder.piece(first, count, &piece(geometry.believed_copy())?, &others)?;
-        first = first.saturating_add(PIECE);
+        first = add(first, count, "the FAT")?;
     }
     Ok(builder.scan)
 }
@@ -86,11 +93,14 @@ pub(super) fn entry(volume: &dyn ReadAt, geometry: &Geometry, cluster: u32) -> R
     let pair = u64::from(cluster & !1);
     let odd = usize::from(cluster & 1 == 1);
     // The last pair may be cut short by the end of the table.
-    let bytes =
-        geometry.kind.table_bytes(2).min(geometry.fat_size.saturating_sub(geometry.kind.table_bytes(pair)));
-    let at = add(geometry.believed_copy(), geometry.kind.table_bytes(pair), "the FAT")?;
-    let bytes = read_vec(volume, at, index(bytes, "a FAT entry")?)?;
-    Ok(Entry::new(geometry, decode(geometry.kind, &bytes, odd).unwrap_or(1)))
+    let left = geometry.fat_size.checked_sub(geometry.kind.table_bytes(pair));
+    let left = left.ok_or_else(|| Error::internal("a cluster without an entry"))?;
+    let mut buf = [0; 8];
+    let bytes = buf.get_mut(..index(geometry.kind.table_bytes(2).min(left), "a FAT entry")?);
+    let bytes = bytes.ok_or_else(|| Error::internal("two entries of a FAT are longer than eight bytes"))?;
+    volume
+        .read_exact_at(add(geometry.believed_copy(), geometry.kind.table_bytes(pair), "the FAT")?, bytes)?;
+    Ok(decode(geometry.kind, bytes, odd).map_or(Entry::Invalid, |value| Entry::new(geometry, value)))
 }
 
 struct Builder<'g> {
@@ -104,18 +114,23 @@ impl Builder<'_> {
         let geometry = self.geometry;
         let identical = others.iter().all(|other| other == believed);
         for i in 0..index(count, "a piece of the FAT")? {
-            let number = u32::try_from(first.saturating_add(crate::units::len64(i))).unwrap_or(u32::MAX);
-            let value = decode(geometry.kind, believed, i).unwrap_or(1);
-            let elsewhere = || others.iter().map(|other| decode(geometry.kind, other, i).unwrap_or(1));
-            if !identical && geometry.only_copy.is_none() && elsewhere().any(|other| other != value) {
+            let number = u32::try_from(add(first, len64(i), "the FAT")?);
+            let number = number.map_err(|_| Error::internal("more entries than FAT32 has"))?;
+            // No entry is short of the table: a piece is read as long as its entries.
+            let value = decode(geometry.kind, believed, i).ok_or_else(|| Error::internal("a short FAT"))?;
+            let elsewhere = || others.iter().map(|other| decode(geometry.kind, other, i));
+            if !identical && geometry.only_copy.is_none() && elsewhere().any(|other| other != Some(value)) {
                 return Err(inconsistent("The copies of its FAT differ.", self.site(number)));
             }
             match number {
                 0 => self.check_media(value)?,
                 1 => self.check_state(value)?,
                 cluster => {
-                    let free_elsewhere = identical || elsewhere().all(|other| other == 0);
+                    let free_elsewhere = identical || elsewhere().all(|other| other == Some(0));
                     self.cluster(cluster, Entry::new(geometry, value), free_elsewhere)?;
+                    if value == geometry.kind.bad() && !geometry.is_cluster(value) {
+                        self.scan.bad.push(geometry.cluster(cluster)?);
+                    }
                 }
             }
         }
@@ -126,14 +141,16 @@ impl Builder<'_> {
         match entry {
             Entry::Free if self.scan.linked.contains(cluster) => Err(self.runs_into_free(cluster)),
             Entry::Free => {
-                self.scan.free_clusters = self.scan.free_clusters.saturating_add(1);
+                self.scan.free_clusters = add(self.scan.free_clusters, 1, "the free clusters")?;
                 if free_elsewhere {
-                    self.scan.free.push(self.geometry.cluster(cluster));
+                    self.scan.free.push(self.geometry.cluster(cluster)?);
                 }
                 Ok(())
             }
             // A free cluster behind this one was passed already; one ahead is caught when it comes.
-            Entry::Next(next) if next < cluster && self.scan.free.intersects(self.geometry.cluster(next)) => {
+            Entry::Next(next)
+                if next < cluster && self.scan.free.intersects(self.geometry.cluster(next)?) =>
+            {
                 Err(self.runs_into_free(next))
             }
             Entry::Next(next) if next == cluster || !self.scan.linked.insert(next) => {
@@ -187,10 +204,12 @@ impl Builder<'_> {
     }
 
     fn site(&self, cluster: u32) -> Site {
-        // Rounded down where a FAT12 entry begins inside a byte.
-        let before = self.geometry.kind.table_bytes(u64::from(cluster).saturating_add(1));
-        let own = self.geometry.kind.table_bytes(1);
-        let offset = self.geometry.believed_copy().saturating_add(before.saturating_sub(own));
+        // Rounded down to a whole byte where a FAT12 entry begins inside one; it lies in the FAT.
+        let before = match self.geometry.kind {
+            Kind::Fat12 => u64::from(cluster).wrapping_mul(3) / 2,
+            kind => kind.table_bytes(cluster.into()),
+        };
+        let offset = self.geometry.believed_copy().wrapping_add(before);
         Site { structure: "FAT", space: Space::Volume, offset }
     }
 }

@@ -4,7 +4,7 @@ use super::boot::Kind;
 use super::fixture::{Fixture, Made, put16};
 use super::*;
 use crate::extents::Extents;
-use crate::fs::Mapping;
+use crate::fs::{Hearing, Mapping, Testimony};
 use crate::units::len64;
 use proptest::prelude::*;
 
@@ -12,7 +12,7 @@ const CONTEXT: Context = Context { sector_size: 512 };
 const KINDS: [Kind; 3] = [Kind::Fat12, Kind::Fat16, Kind::Fat32];
 
 fn detect(made: &Made) -> Detected {
-    probe(&made.bytes, CONTEXT).expect("recognised")
+    probe(&made.bytes, CONTEXT).expect("recognised").heard(&made.bytes)
 }
 
 fn map_of(made: &Made) -> FreeMap {
@@ -245,8 +245,8 @@ fn files_outside_the_used_clusters_are_declined() {
             refuses(kind, Inconsistent, "calls free", |m| entry(m, 70));
             refuses(kind, Inconsistent, "outside the volume", |m| entry(m, last));
             refuses(kind, Inconsistent, "outside the volume", |m| entry(m, 1));
-            refuses(kind, Inconsistent, "share a cluster", |m| entry(m, if at == 32 { 5 } else { 3 }));
-            refuses(kind, Inconsistent, "share a cluster", |m| entry(m, 4));
+            refuses(kind, Inconsistent, "shares a cluster", |m| entry(m, if at == 32 { 5 } else { 3 }));
+            refuses(kind, Inconsistent, "shares a cluster", |m| entry(m, 4));
         }
         refuses(kind, Inconsistent, "has no clusters", |m| {
             let at = m.root_directory() + 128;
@@ -258,6 +258,134 @@ fn files_outside_the_used_clusters_are_declined() {
         });
     }
     refuses(Kind::Fat32, Inconsistent, "calls free", |m| m.set(2, 0));
+}
+
+/// What the second witness says of a volume, heard in steps of `budget` bytes.
+fn testimony(made: &Made, budget: u64) -> (Testimony, u64, usize) {
+    let mut found = probe(&made.bytes, CONTEXT).unwrap();
+    let mut steps = 1;
+    while !found.hear(&made.bytes, budget).finished {
+        steps += 1;
+    }
+    let (Mapping::Mapped(map), Hearing::Agrees(said)) = (found.mapping, found.hearing) else {
+        panic!("declined")
+    };
+    (said, map.used_bytes, steps)
+}
+
+#[test]
+fn every_used_byte_has_an_owner_but_lost_clusters() {
+    for kind in KINDS {
+        let mut made = Fixture::new(kind).make();
+        let (said, used, steps) = testimony(&made, 1);
+        assert_eq!(said.owned_bytes, used, "{kind:?}: a bad cluster has an owner, too");
+        // FILE, DIR, EMPTY, INNER, and SECOND where cluster 2 is no root directory.
+        assert_eq!(said.records, if kind == Kind::Fat32 { 4 } else { 5 });
+        assert!(steps > 5);
+        assert_eq!(testimony(&made, u64::MAX), (said, used, 1));
+        made.set(60, 61);
+        made.set(61, 0x0FFF_FFFF);
+        let (lost, used, _) = testimony(&made, 100);
+        assert_eq!((lost, used), (said, said.owned_bytes + 2 * 512));
+    }
+}
+
+#[test]
+fn a_long_chain_is_told_once_in_any_steps() {
+    let mut made = Fixture { clusters: 20_000, ..Fixture::new(Kind::Fat16) }.make();
+    for cluster in 9..18_000u32 {
+        made.set(usize::try_from(cluster).unwrap(), cluster + 1);
+    }
+    // 9 … 4104 is one step's worth of links: a new run begins right there, and once more.
+    made.set(4104, 4110);
+    made.set(18_000, 4105);
+    made.set(4109, 19_000);
+    made.set(19_000, 0x0FFF_FFFF);
+    let (said, used, steps) = testimony(&made, 1);
+    assert!(steps > 8 && said.owned_bytes == used, "{said:?} {used}");
+    assert_eq!(testimony(&made, u64::MAX).0, said);
+    made.set(19_000, 19_001);
+    assert!(declined(&made).1.contains("runs into a free one"));
+}
+
+#[test]
+fn an_owner_is_told_by_its_path() {
+    for kind in KINDS {
+        refuses(kind, DeclineReason::Inconsistent, "“DIR/INNER” lies in space", |m| m.set(7, 0));
+        refuses(kind, DeclineReason::Inconsistent, "“DIR/A.B” lies in space", |m| {
+            let at = m.cluster(6) + 32;
+            m.put_entry(at, b"A       B  ", 0x20, 99);
+        });
+    }
+    refuses(Kind::Fat32, DeclineReason::Inconsistent, "“the root directory” lies in space", |m| {
+        m.set(2, 0)
+    });
+}
+
+#[test]
+fn a_long_name_is_told_where_it_is_whole() {
+    /// Writes the entries of "Urlaub in Römö 2019.jpg", which take two parts, before a short entry.
+    fn put_long(m: &mut Made, at: usize, checksum: u8) {
+        let units: Vec<u16> = "Urlaub in Römö 2019.jpg\0".encode_utf16().chain([0xFFFF, 0xFFFF]).collect();
+        for (i, part) in
+            units.chunks(13).enumerate().map(|(i, part)| (1 - i, part)).collect::<Vec<_>>().iter().rev()
+        {
+            let entry = at + i * 32;
+            m.bytes[entry..entry + 32].fill(0);
+            m.bytes[entry] = if *i == 0 { 0x42 } else { 1 };
+            (m.bytes[entry + 11], m.bytes[entry + 13]) = (0x0F, checksum);
+            for (unit, place) in part.iter().zip([1, 3, 5, 7, 9, 14, 16, 18, 20, 22, 24, 28, 30]) {
+                m.bytes[entry + place..entry + place + 2].copy_from_slice(&unit.to_le_bytes());
+            }
+        }
+    }
+    let short = b"URLAUB~1JPG";
+    let sum = short.iter().fold(0u8, |sum, &byte| sum.rotate_right(1).wrapping_add(byte));
+    for (checksum, name) in [(sum, "DIR/Urlaub in Römö 2019.jpg"), (sum ^ 1, "DIR/URLAUB~1.JPG")] {
+        refuses(Kind::Fat16, DeclineReason::Inconsistent, &format!("“{name}” lies in space"), |m| {
+            let at = m.cluster(6) + 32;
+            put_long(m, at, checksum);
+            m.put_entry(at + 64, short, 0x20, 99);
+        });
+    }
+}
+
+#[test]
+fn a_file_that_is_longer_than_its_chain_is_declined() {
+    let size = |m: &mut Made, at: usize, size: u32| {
+        let at = m.root_directory() + at + 28;
+        m.bytes[at..at + 4].copy_from_slice(&size.to_le_bytes());
+    };
+    for kind in KINDS {
+        let mut made = Fixture::new(kind).make();
+        size(&mut made, 32, 3 * 512);
+        assert_eq!(map_of(&made).free, expected_free(&made));
+        refuses(kind, DeclineReason::Inconsistent, "“FILE” is longer than its chain", |m| {
+            size(m, 32, 3 * 512 + 1)
+        });
+        refuses(kind, DeclineReason::Inconsistent, "“EMPTY” has no clusters", |m| size(m, 160, 1));
+        // Space that was set aside for a file to grow is its own.
+        size(&mut made, 32, 1);
+        assert_eq!(map_of(&made).free, expected_free(&made));
+    }
+}
+
+#[test]
+fn a_directory_that_fills_its_last_cluster_is_left_with_its_children_walked() {
+    for kind in KINDS {
+        let mut made = Fixture::new(kind).make();
+        let (start, inner) = (made.cluster(6), made.cluster(7));
+        for at in (start..start + 512).step_by(32) {
+            made.put_entry(at, b"\xE5          ", 0x20, 77);
+        }
+        made.put_entry(start + 480, b"LAST       ", 0x10, 7);
+        made.put_entry(inner, b".          ", 0x10, 7);
+        made.put_entry(inner + 32, b"..         ", 0x10, 5);
+        made.put_entry(inner + 64, b"DEEP       ", 0x20, 40);
+        made.set(40, 0x0FFF_FFFF);
+        let (said, used, _) = testimony(&made, 1);
+        assert_eq!(said.owned_bytes, used);
+    }
 }
 
 #[test]
@@ -314,7 +442,8 @@ proptest! {
         for (at, byte) in boot {
             made.bytes[at] = byte;
         }
-        if let Some(Detected { mapping: Mapping::Mapped(map), .. }) = probe(&made.bytes, CONTEXT) {
+        if let Some(Detected { mapping: Mapping::Mapped(map), .. }) = probe(&made.bytes, CONTEXT).map(|found| found.heard(&made.bytes))
+        {
             prop_assert!(!map.free.intersects(0..512));
             prop_assert!(!map.free.intersects(len64(made.bytes.len())..u64::MAX));
         }
