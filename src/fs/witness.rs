@@ -213,20 +213,6 @@ impl OwnerWalk for NoOwners {
     }
 }
 
-/// Stands in for a walk that is still to be written.
-#[derive(Debug)]
-pub(super) struct NotWalkedYet;
-
-impl OwnerWalk for NotWalkedYet {
-    fn step(&mut self, _: &dyn ReadAt, _: &mut Witness<'_>, _: u64) -> Result<Progress, Stop> {
-        Ok(Progress::FINISHED)
-    }
-
-    fn remedy(&self) -> &'static str {
-        ""
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
