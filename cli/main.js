@@ -46,7 +46,7 @@ async function ask(/** @type {Question} */ { command, files, parents, force, opt
     return { report, lines: inspectLines(report) };
   }
   if (command === 'verify') {
-    const report = await follow(verify(image, new PathSource(second), all));
+    const report = await follow(await verify(image, new PathSource(second), all));
     return { report, lines: verifyLines(report) };
   }
   const sink = new PathSink(second, { force });
@@ -73,9 +73,10 @@ async function follow(job) {
 
 /** Tells a failure where it was asked for, and gives its exit code. */
 function fail(/** @type {unknown} */ error, /** @type {boolean} */ asJson) {
-  const { code, message, site } = described(error);
-  if (asJson) process.stdout.write(`${json({ error: { code, message, site } })}\n`);
-  else process.stderr.write(`${visible(failureLine(message, site))}\n`);
+  const failure = described(error);
+  const { code, message, expected, found, site } = failure;
+  if (asJson) process.stdout.write(`${json({ error: { code, message, expected, found, site } })}\n`);
+  else process.stderr.write(`${visible(failureLine(failure))}\n`);
   if (error instanceof UsageError) {
     if (!asJson) process.stderr.write('Try: vhd-compactor --help\n');
     return exit.usage;
@@ -86,7 +87,7 @@ function fail(/** @type {unknown} */ error, /** @type {boolean} */ asJson) {
 function described(/** @type {unknown} */ error) {
   if (error instanceof CompactorError) return error;
   const message = error instanceof Error ? error.message : String(error);
-  return { code: error instanceof UsageError ? 'invalid-argument' : 'internal', message, site: null };
+  return new CompactorError(error instanceof UsageError ? 'invalid-argument' : 'internal', message);
 }
 
 function print(/** @type {string[]} */ lines) {

@@ -154,10 +154,15 @@ export function verifyLines(/** @type {VerifyReport} */ { verification }) {
   return [`The disks are the same: ${compared(verification)}`];
 }
 
-/** A failure as one sentence, with the place in the file where it was seen. */
-export function failureLine(/** @type {string} */ message, /** @type {Site | null} */ site) {
-  const place = site ? ` (${site.structure} at ${site.space} offset 0x${site.offset.toString(16)})` : '';
-  return `vhd-compactor: ${message}${place}`;
+/**
+ * A failure as one line: the sentence, what was expected and found, and the place where it was seen, each once.
+ *
+ * @param {{ message: string, expected: string | null, found: string | null, site: Site | null }} failure
+ */
+export function failureLine({ message, expected, found, site }) {
+  const values = expected === null ? '' : `: expected ${expected}, found ${found}`;
+  const place = site ? ` [${site.structure} at ${site.space} offset 0x${site.offset.toString(16)}]` : '';
+  return `vhd-compactor: ${message}${values}${place}`;
 }
 
 const warnings = (/** @type {CompactReport} */ report) => section('Warnings', notices(report.warnings));

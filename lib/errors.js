@@ -1,5 +1,5 @@
 /**
- * The one error of the API: a plain sentence, a stable `code`, and the place in the file.
+ * The one error of the API: a plain sentence, a stable `code`, what was expected and found, and the place in the file.
  *
  * @typedef {import('./types.js').ErrorCode} ErrorCode
  * @typedef {import('./types.js').Site} Site
@@ -9,15 +9,18 @@ export class CompactorError extends Error {
   /**
    * @param {ErrorCode} code
    * @param {string} message
-   * @param {{ site?: Site | null, expected?: string | null, found?: string | null, cause?: unknown }} [details]
+   * @param {{ expected?: string | null, found?: string | null, site?: Site | null, cause?: unknown }} [details]
    */
-  constructor(code, message, { site = null, expected = null, found = null, cause } = {}) {
+  constructor(code, message, { expected = null, found = null, site = null, cause } = {}) {
     super(message, cause === undefined ? undefined : { cause });
     this.name = 'CompactorError';
     this.code = code;
-    this.site = site;
+    /** What the specification wants there, where that can be said. */
     this.expected = expected;
+    /** What the file has there. */
     this.found = found;
+    /** Where it was seen; the message does not repeat it. */
+    this.site = site;
   }
 }
 
@@ -62,12 +65,8 @@ export function asCompactorError(thrown, fallback = 'internal') {
   const message = error.message ?? String(thrown);
   if (error.name === 'CompactorError' && typeof error.code === 'string') {
     // Made by the engine, or in another realm.
-    return new CompactorError(/** @type {ErrorCode} */ (error.code), message, {
-      site: error.site ?? null,
-      expected: error.expected ?? null,
-      found: error.found ?? null,
-      cause: thrown,
-    });
+    const { expected = null, found = null, site = null } = error;
+    return new CompactorError(/** @type {ErrorCode} */ (error.code), message, { expected, found, site, cause: thrown });
   }
   if (typeof WebAssembly !== 'undefined' && thrown instanceof WebAssembly.RuntimeError) {
     return new CompactorError('internal', `the engine stopped: ${message}`, { cause: thrown });

@@ -1,9 +1,5 @@
 /**
  * vhd-compactor for Node: the same engine as in the page, over `fs`.
- *
- * @typedef {import('./types.js').ImageSource} ImageSource
- * @typedef {import('./types.js').Sink} Sink
- * @typedef {import('./types.js').Options} Options
  */
 
 import fs from 'node:fs';
@@ -12,6 +8,8 @@ import * as engine from '../pkg/vhd_compactor.js';
 import { OpenImage, verifyImages } from './core.js';
 import { PathSink } from './sinks/path.js';
 import { PathSource } from './sources/path.js';
+
+/** @import { ImageSource, OptionsGiven, Sink } from './types.js' */
 
 export { CompactorError } from './errors.js';
 export { Job } from './job.js';
@@ -30,19 +28,19 @@ function load() {
 }
 
 /** The version of the engine. */
-export function version() {
+export async function version() {
   return load().version();
 }
 
 /** @param {string | ImageSource} source */
 const asSource = (source) => (typeof source === 'string' ? new PathSource(source) : source);
 
-/** @param {Options & { parents?: (string | ImageSource)[] }} options */
+/** @param {OptionsGiven<string>} options */
 const withSources = (options) => ({ ...options, parents: (options.parents ?? []).map(asSource) });
 
 /**
  * @param {string | ImageSource} image
- * @param {Options & { parents?: (string | ImageSource)[] }} [options]
+ * @param {OptionsGiven<string>} [options]
  */
 export async function open(image, options = {}) {
   return new OpenImage(load(), asSource(image), withSources(options));
@@ -50,7 +48,7 @@ export async function open(image, options = {}) {
 
 /**
  * @param {string | ImageSource} image
- * @param {Options & { parents?: (string | ImageSource)[] }} [options]
+ * @param {OptionsGiven<string>} [options]
  */
 export async function inspect(image, options = {}) {
   const opened = await open(image, options);
@@ -64,14 +62,15 @@ export async function inspect(image, options = {}) {
 /**
  * @param {string | ImageSource} image
  * @param {string | Sink} sink
- * @param {Options & { parents?: (string | ImageSource)[] }} [options]
+ * @param {OptionsGiven<string>} [options]
  */
 export async function compact(image, sink, options = {}) {
   const place = typeof sink === 'string' ? new PathSink(sink) : sink;
   const opened = await open(image, options);
   try {
     await place.prepare?.({ sources: opened.sources, report: opened.report, identify });
-    const job = opened.compact(place, options);
+    const { parents: _, ...chosen } = options;
+    const job = opened.compact(place, chosen);
     const close = () => opened.close();
     job.result.then(close, close);
     return job;
@@ -98,8 +97,8 @@ function identify(source) {
 /**
  * @param {string | ImageSource} original
  * @param {string | ImageSource} compacted
- * @param {Options & { parents?: (string | ImageSource)[] }} [options]
+ * @param {OptionsGiven<string>} [options]
  */
-export function verify(original, compacted, options = {}) {
+export async function verify(original, compacted, options = {}) {
   return verifyImages(load(), asSource(original), asSource(compacted), withSources(options));
 }

@@ -1,14 +1,12 @@
 /**
  * vhd-compactor for browsers: to be used in a dedicated worker, since `FileReaderSync` lives only there.
- *
- * @typedef {import('./types.js').ImageSource} ImageSource
- * @typedef {import('./types.js').Sink} Sink
- * @typedef {import('./types.js').Options} Options
  */
 
 import * as engine from '../pkg/vhd_compactor.js';
 import { OpenImage, verifyImages } from './core.js';
 import { FileSource } from './sources/file.js';
+
+/** @import { ImageSource, OptionsGiven, Sink } from './types.js' */
 
 export { CompactorError } from './errors.js';
 export { Job } from './job.js';
@@ -36,12 +34,12 @@ export async function version() {
 /** @param {File | ImageSource} source @returns {ImageSource} */
 const asSource = (source) => (source instanceof File ? new FileSource(source) : source);
 
-/** @param {Options & { parents?: (File | ImageSource)[] }} options */
+/** @param {OptionsGiven<File>} options */
 const withSources = (options) => ({ ...options, parents: (options.parents ?? []).map(asSource) });
 
 /**
  * @param {File | ImageSource} image
- * @param {Options & { parents?: (File | ImageSource)[] }} [options]
+ * @param {OptionsGiven<File>} [options]
  */
 export async function open(image, options = {}) {
   return new OpenImage(await load(), asSource(image), withSources(options));
@@ -49,7 +47,7 @@ export async function open(image, options = {}) {
 
 /**
  * @param {File | ImageSource} image
- * @param {Options & { parents?: (File | ImageSource)[] }} [options]
+ * @param {OptionsGiven<File>} [options]
  */
 export async function inspect(image, options = {}) {
   const opened = await open(image, options);
@@ -63,11 +61,12 @@ export async function inspect(image, options = {}) {
 /**
  * @param {File | ImageSource} image
  * @param {Sink} sink
- * @param {Options & { parents?: (File | ImageSource)[] }} [options]
+ * @param {OptionsGiven<File>} [options]
  */
 export async function compact(image, sink, options = {}) {
   const opened = await open(image, options);
-  const job = opened.compact(sink, options);
+  const { parents: _, ...chosen } = options;
+  const job = opened.compact(sink, chosen);
   const close = () => opened.close();
   job.result.then(close, close);
   return job;
@@ -76,7 +75,7 @@ export async function compact(image, sink, options = {}) {
 /**
  * @param {File | ImageSource} original
  * @param {File | ImageSource} compacted
- * @param {Options & { parents?: (File | ImageSource)[] }} [options]
+ * @param {OptionsGiven<File>} [options]
  */
 export async function verify(original, compacted, options = {}) {
   return verifyImages(await load(), asSource(original), asSource(compacted), withSources(options));

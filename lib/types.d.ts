@@ -1,17 +1,26 @@
 /**
- * vhd-compactor: makes virtual hard disks smaller. The shapes of reports are generated from the engine; see
- * `docs/api.md` for what each call does.
+ * The shapes that calls, sources and sinks share, in both hosts. Those of reports and of the engine's options are
+ * generated from the engine; functions and classes are declared where they are written (`npm run build -- --package`
+ * puts all of it into `types/`).
  */
 import type {
   BlockMapReport,
   CompactOutcome,
   EstimateReport,
   InspectReport,
+  Options as EngineOptions,
   Piece,
   VerificationReport,
 } from '../pkg/vhd_compactor.js';
 
-export type { BlockMapReport, CompactOutcome, EstimateReport, InspectReport, Piece, VerificationReport };
+export type {
+  BlockMapReport,
+  CompactOutcome,
+  EstimateReport,
+  InspectReport,
+  Piece,
+  VerificationReport,
+};
 
 /** The stable codes of failures. */
 export type ErrorCode =
@@ -42,21 +51,6 @@ export interface Site {
   space: 'file' | 'disk' | 'volume';
   /** Bytes. */
   offset: number;
-}
-
-/** What every failure is. */
-export class CompactorError extends Error {
-  constructor(
-    code: ErrorCode,
-    message: string,
-    details?: { site?: Site | null; expected?: string | null; found?: string | null; cause?: unknown },
-  );
-  readonly code: ErrorCode;
-  /** Where it was seen; the message does not repeat it. */
-  readonly site: Site | null;
-  /** What should stand there, and what does; null where that says nothing. */
-  readonly expected: string | null;
-  readonly found: string | null;
 }
 
 /** A file that is read, synchronously and never written. */
@@ -117,29 +111,8 @@ export interface Findings {
   save(bytes: Uint8Array): Promise<void>;
 }
 
-/** What a person may ask for. */
-export interface Options {
-  /** How thorough; "full" by default. */
-  mode?: 'full' | 'quick' | 'zero';
-  /**
-   * Bytes of a block of the new image; "smallest" (the default) takes the size that gives the smallest file,
-   * "keep" the source's.
-   */
-  blockSize?: number | 'smallest' | 'keep';
-  /** Format of the new image; the source's by default. */
-  format?: 'vhd' | 'vhdx';
-  /** Whether a fixed image may become a dynamic one. */
-  toDynamic?: boolean;
-  /** Whether free sectors of kept blocks are written as zeros. */
-  scrub?: boolean;
-  /** Whether the contents of page files count as free. */
-  dropPageFiles?: boolean;
-  /** Whether what only volume shadow copies need counts as free. */
-  ignoreShadowCopies?: boolean;
-  /** Whether a chain becomes one dynamic image. */
-  flatten?: boolean;
-  /** Whether a VHD's parent is believed that has the right identifier and lost its file time in a copy. */
-  trustParent?: boolean;
+/** What a person may ask for: what the engine reads, and what this library does itself. */
+export interface Options extends EngineOptions {
   /** Whether the result is read back and compared; true by default. */
   verify?: boolean;
   /** Where a scan's findings are kept, so that a repeat of the same job starts where it stopped. */
@@ -147,6 +120,9 @@ export interface Options {
   /** The parents of a differencing disk, in any order. */
   parents?: ImageSource[];
 }
+
+/** The same where files are named as the host names them: paths in Node, `File`s in a browser, or sources. */
+export type OptionsGiven<File> = Omit<Options, 'parents'> & { parents?: (File | ImageSource)[] };
 
 export type JobState = 'queued' | 'running' | 'completed' | 'cancelled' | 'failed';
 export type JobPhase = 'queued' | 'check' | 'scan' | 'write' | 'finish' | 'verify' | 'done';
@@ -212,64 +188,4 @@ export interface VerifyReport {
   verified: boolean;
   verification: VerificationReport;
   elapsedMs: number;
-}
-
-/** An opened image. Only its metadata was read. */
-export interface OpenImage {
-  readonly report: InspectReport;
-  readonly sources: ImageSource[];
-  /** Whether the free space is confirmed: until then it is good for estimates only. */
-  readonly checked: boolean;
-  /** Confirms the free space by a walk over everything that owns some; `compact` does so by itself. */
-  check(): Job<void>;
-  inspect(options?: Options): InspectReport;
-  estimate(options?: Options): EstimateReport;
-  blockMap(cells: number, options?: Options): BlockMap;
-  compact(sink: Sink, options?: Options): Job<CompactReport>;
-  close(): void;
-}
-
-/** In Node a path, in a browser a `File`; or any source. */
-export type Given = string | File | ImageSource;
-type GivenOptions = Omit<Options, 'parents'> & { parents?: Given[] };
-
-export function version(): string | Promise<string>;
-/** Opens and analyses an image. */
-export function open(image: Given, options?: GivenOptions): Promise<OpenImage>;
-/** Opens, reports, closes. */
-export function inspect(image: Given, options?: GivenOptions): Promise<InspectReport>;
-/** Opens and compacts; the job runs when the promise is fulfilled. In Node a sink may be a path. */
-export function compact(image: Given, sink: string | Sink, options?: GivenOptions): Promise<Job<CompactReport>>;
-/** Compares an original with its compacted image. */
-export function verify(
-  original: Given,
-  compacted: Given,
-  options?: GivenOptions,
-): Job<VerifyReport> | Promise<Job<VerifyReport>>;
-
-/** Node: a file, opened for reading only. */
-export class PathSource implements ImageSource {
-  constructor(path: string);
-  readonly path: string;
-  readonly name: string;
-  readonly size: number;
-  readonly identity: { dev: bigint; ino: bigint };
-  readonly access: { mode: number; uid: number; gid: number };
-  read(offset: number, length: number): Uint8Array;
-  check(): void;
-  close(): void;
-}
-/** Node: writes beside the place and renames when complete. */
-export class PathSink implements Sink {
-  constructor(path: string, options?: { force?: boolean });
-  readonly kind: string;
-  readonly name: string;
-  readonly largestPiece: number;
-  prepare(image: Opened): Promise<void>;
-  begin(size: number, sources: ImageSource[]): Promise<void>;
-  write(piece: Piece, position: number, sources: ImageSource[]): Promise<void>;
-  commit(): Promise<void>;
-  abort(): Promise<void>;
-  abortSync(): void;
-  readBack(): Promise<ImageSource | null>;
 }

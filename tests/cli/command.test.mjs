@@ -177,7 +177,7 @@ test('a failure is one sentence on stderr, or JSON on stdout', () => {
   const { status, stderr, value } = asJson('inspect', missing);
   assert.deepEqual([status, stderr], [1, '']);
   assert.deepEqual(Object.keys(value), ['error']);
-  assert.deepEqual(Object.keys(value.error), ['code', 'message', 'site']);
+  assert.deepEqual(Object.keys(value.error), ['code', 'message', 'expected', 'found', 'site']);
   assert.equal(value.error.code, 'read-failed');
 });
 
