@@ -30,7 +30,7 @@ export default [
     languageOptions: { globals: { ...globals['shared-node-browser'], ...globals.worker } },
   },
   {
-    files: ['lib/job.js', 'lib/*.node.js', 'lib/*/{path,temporary,ancestors}.js'],
+    files: ['lib/job.js', 'lib/*.node.js', 'lib/*/{path,temporary,ancestors,writer}.js'],
     languageOptions: { globals: globals.node },
   },
   {

@@ -108,7 +108,7 @@ function isCommand(/** @type {string} */ command) {
 /** What an option stands for, from what parseArgs found. */
 function valueSaid(/** @type {Option} */ { flag, type, values, isNegated }, /** @type {any} */ found) {
   if (type === 'choice') return oneOf(flag, found, values ?? []);
-  if (type === 'size') return sizeOf(flag, found);
+  if (type === 'size') return values?.includes(found) ? found : sizeOf(flag, found);
   return isNegated ? !found : found;
 }
 

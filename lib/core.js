@@ -13,6 +13,7 @@
 
 import { CompactorError, asCompactorError } from './errors.js';
 import { Job } from './job.js';
+import { forEngine } from './options.js';
 
 /** How many bytes a step of the engine reads at most, about: a fraction of a second on a slow disk. */
 const STEP = 8 * 1024 * 1024;
@@ -29,6 +30,7 @@ const SHARES = { check: 5, scan: 20, write: 60, finish: 5, verify: 10 };
  * for an estimate at once; before anything is dropped, `check` walks the owners of what they hold.
  */
 export class OpenImage {
+  #engine;
   #image;
   #sources;
   #checked = false;
@@ -41,6 +43,7 @@ export class OpenImage {
   constructor(engine, source, options) {
     const parents = options.parents ?? [];
     for (const file of [source, ...parents]) refuseSplitSet(file);
+    this.#engine = engine;
     this.#sources = [source, ...parents];
     this.#image = attempt(() => engine.OpenImage.open(source, parents, options.trustParent), 'read-failed');
     this.report = attempt(() => this.#image.report(forEngine(options)));
@@ -100,6 +103,22 @@ export class OpenImage {
     for (const source of this.#sources) source.close?.();
   }
 
+  /** What a sink may know. @returns {import('./types.js').Opened} */
+  #opened() {
+    return {
+      sources: this.#sources,
+      report: this.report,
+      identify: (source) => {
+        const other = this.#engine.OpenImage.open(source, []);
+        try {
+          return other.report({});
+        } finally {
+          other.free();
+        }
+      },
+    };
+  }
+
   /** @param {Control} control */
   async #check(control) {
     if (this.#checked) return;
@@ -119,11 +138,12 @@ export class OpenImage {
     const started = performance.now();
     const [source] = this.#sources;
     control.log('info', `Opened ${source.name}: ${source.size} bytes.`);
-    await this.#check(control);
+    await attemptAsync(() => sink.prepare?.(this.#opened()), 'write-failed');
+    await unchanged(this.#sources, () => this.#check(control));
     const compaction = attempt(() => this.#image.compact(forEngine(options)), 'read-failed');
     try {
       control.picture = (cells) => picture(compaction.blockMap(cells));
-      await scan(control, compaction, this.#sources, options.findings);
+      await unchanged(this.#sources, () => scan(control, compaction, this.#sources, options.findings));
       const outcome = attempt(() => compaction.layOut(), 'read-failed');
       logOutcome(control, outcome, source.size);
       /** @type {CompactReport} */
@@ -162,14 +182,17 @@ export class OpenImage {
   async #save(control, compaction, sink, report, verify) {
     try {
       await attemptAsync(() => sink.begin(report.outputSize, this.#sources, { verify }), 'write-failed');
-      await write(control, compaction, sink, this.#sources, report);
-      for (const source of this.#sources) source.check?.();
-      if (verify) await verifySink(control, compaction, sink, report);
+      await unchanged(this.#sources, async () => {
+        await write(control, compaction, sink, this.#sources, report);
+        if (verify) await verifySink(control, compaction, sink, report);
+      });
       control.check();
       control.phase('finish', report.outputSize);
       await attemptAsync(() => sink.commit(), 'write-failed');
       control.advance(report.outputSize);
-      if (verify && !report.verified) await verifySink(control, compaction, sink, report);
+      if (verify && !report.verified) {
+        await unchanged(this.#sources, () => verifySink(control, compaction, sink, report));
+      }
       report.output = sink.name ?? null;
       control.log('info', `Wrote ${report.outputSize} bytes${sink.name ? ` to ${sink.name}` : ''}.`);
       if (!report.verified) control.log('warning', 'The result was not verified.');
@@ -194,18 +217,13 @@ export function verifyImages(engine, original, compacted, options = {}) {
   return new Job(
     async (control) => {
       const started = performance.now();
-      control.log('info', `Comparing ${original.name} with ${compacted.name}.`);
       const parents = options.parents ?? [];
-      const comparison = attempt(
-        () => engine.Comparison.open(original, compacted, parents, forEngine(options)),
-        'read-failed',
-      );
+      const sources = [original, compacted, ...parents];
       try {
-        control.phase('verify', 0);
-        await step(control, (budget) => comparison.step(budget));
-        const verification = comparison.report();
-        if (!verification) throw new CompactorError('internal', 'a comparison ended without a result');
-        control.log('info', `The disks read the same: ${verification.comparedBytes} stored bytes compared.`);
+        control.log('info', `Comparing ${original.name} with ${compacted.name}.`);
+        const verification = await unchanged(sources, () =>
+          compareImages(control, () => engine.Comparison.open(original, compacted, parents, forEngine(options))),
+        );
         return {
           original: original.name,
           compacted: compacted.name,
@@ -216,7 +234,7 @@ export function verifyImages(engine, original, compacted, options = {}) {
           elapsedMs: Math.round(performance.now() - started),
         };
       } finally {
-        comparison.free();
+        for (const source of sources) source.close?.();
       }
     },
     { verify: 1 },
@@ -256,6 +274,40 @@ async function scan(control, compaction, sources, findings) {
     });
   } finally {
     await keep();
+  }
+}
+
+/**
+ * @param {Control} control
+ * @param {() => import('../pkg/vhd_compactor.js').Comparison} open
+ */
+async function compareImages(control, open) {
+  const comparison = attempt(open, 'read-failed');
+  try {
+    control.phase('verify', 0);
+    await step(control, (budget) => comparison.step(budget));
+    const verification = comparison.report();
+    if (!verification) throw new CompactorError('internal', 'a comparison ended without a result');
+    control.log('info', `The disks read the same: ${verification.comparedBytes} stored bytes compared.`);
+    return verification;
+  } finally {
+    comparison.free();
+  }
+}
+
+/**
+ * Does something for which sources must stay as they are. Where one does not, that is the reason of whatever came of
+ * it, also of a difference.
+ *
+ * @template T
+ * @param {ImageSource[]} sources
+ * @param {() => Promise<T>} work
+ */
+async function unchanged(sources, work) {
+  try {
+    return await work();
+  } finally {
+    for (const source of sources) source.check?.();
   }
 }
 
@@ -316,7 +368,16 @@ async function verifySink(control, compaction, sink, report) {
   if (!written) return;
   try {
     control.phase('verify', report.outputSize);
-    attempt(() => compaction.startVerification(written, sink.composed ?? false), 'write-failed');
+    try {
+      compaction.startVerification(written, sink.composed ?? false);
+    } catch (thrown) {
+      // It is not the source that is corrupt, or no image.
+      const { code, message, expected, found, site } = asCompactorError(thrown, 'write-failed');
+      const own = code === 'write-failed' || code === 'internal' || code === 'out-of-memory';
+      throw new CompactorError(own ? code : 'differs', `what was written is not what it should be: ${message}`, {
+        ...{ expected, found, site, cause: thrown },
+      });
+    }
     await step(control, (budget) => compaction.verificationStep(budget));
     report.verification = compaction.verification() ?? null;
     report.verified = report.verification !== null;
@@ -373,17 +434,6 @@ function* split(piece, largest) {
 function pieceLength(piece) {
   if (piece.kind === 'source') return piece.end - piece.start;
   return piece.kind === 'zeros' ? piece.length : piece.bytes.length;
-}
-
-/**
- * @param {Options} options
- * @returns {import('../pkg/vhd_compactor.js').Options}
- */
-function forEngine(options) {
-  // What is this layer's own; all else is the engine's to know.
-  const { verify: _verify, findings: _findings, parents: _parents, ...rest } = options;
-  const given = Object.entries(rest).filter(([, value]) => value !== undefined && value !== null);
-  return /** @type {any} */ (Object.fromEntries(given));
 }
 
 /**

@@ -67,31 +67,11 @@ export async function inspect(image, options = {}) {
 export async function compact(image, sink, options = {}) {
   const place = typeof sink === 'string' ? new PathSink(sink) : sink;
   const opened = await open(image, options);
-  try {
-    await place.prepare?.({ sources: opened.sources, report: opened.report, identify });
-    const { parents: _, ...chosen } = options;
-    const job = opened.compact(place, chosen);
-    const close = () => opened.close();
-    job.result.then(close, close);
-    return job;
-  } catch (thrown) {
-    opened.close();
-    throw thrown;
-  }
-}
-
-/**
- * Who another image is, and who its parent is.
- *
- * @param {ImageSource} source
- */
-function identify(source) {
-  const other = load().OpenImage.open(source, []);
-  try {
-    return other.report({});
-  } finally {
-    other.free();
-  }
+  const { parents: _, ...chosen } = options;
+  const job = opened.compact(place, chosen);
+  const close = () => opened.close();
+  job.result.then(close, close);
+  return job;
 }
 
 /**

@@ -15,8 +15,6 @@
 
 import { CompactorError, asCompactorError } from './errors.js';
 
-/** @import { Job as JobShape } from './types.js' */
-
 /** How often progress is told, in milliseconds. */
 const TELL_EVERY = 100;
 /** How fast the shown rate follows the true one. */
@@ -24,10 +22,7 @@ const SMOOTHING = 0.2;
 
 let jobs = 0;
 
-/**
- * @template T
- * @implements {JobShape<T>}
- */
+/** @template T */
 export class Job extends EventTarget {
   /** @type {JobState} */
   #state = 'queued';

@@ -103,10 +103,16 @@ export const OPTIONS = [
     flag: 'block-size',
     name: 'blockSize',
     type: 'size',
-    default: "the source's",
+    values: ['smallest', 'keep'],
+    default: '`"smallest"`',
     commands: ['compact'],
-    help: 'write blocks of this size: 512K, 2M',
-    meaning: 'bytes of a block: VHDX 1–256 MB, VHD 512 KB or 2 MB',
+    help:
+      'smallest: of the size that gives the smallest file\n' +
+      "keep: of the source's size\n" +
+      'a number with K or M, as 512K or 2M: of that size',
+    meaning:
+      '`"smallest"`: the size that gives the smallest file. `"keep"`: the source\'s. A number: bytes of a block, VHDX ' +
+      '1–256 MB, VHD 512 KB or 2 MB',
   },
   {
     flag: 'to-dynamic',

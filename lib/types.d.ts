@@ -13,14 +13,7 @@ import type {
   VerificationReport,
 } from '../pkg/vhd_compactor.js';
 
-export type {
-  BlockMapReport,
-  CompactOutcome,
-  EstimateReport,
-  InspectReport,
-  Piece,
-  VerificationReport,
-};
+export type { BlockMapReport, CompactOutcome, EstimateReport, InspectReport, Piece, VerificationReport };
 
 /** The stable codes of failures. */
 export type ErrorCode =
@@ -64,6 +57,8 @@ export interface ImageSource {
   readonly blob?: Blob;
   /** Exactly `length` bytes, valid until the next read; throws what went wrong. */
   read(offset: number, length: number): Uint8Array;
+  /** The same into `target`, as many bytes as it has: spares a copy. */
+  readInto?(target: Uint8Array, offset: number): void;
   /** Throws `source-changed` if the file is no longer what it was. */
   check?(): void;
   close?(): void;

@@ -3,14 +3,13 @@ import path from 'node:path';
 
 import { CompactorError, asCompactorError } from '../errors.js';
 import { PathSource } from '../sources/path.js';
-import { readExactly } from '../sources/read.js';
+import { readInto } from '../sources/read.js';
 import { isAncestor } from './ancestors.js';
 import { removeAbandoned, temporaryBeside } from './temporary.js';
+import { RunWriter } from './writer.js';
 
 /** @import { ImageSource, Opened, Piece, Sink } from '../types.js' */
 
-/** What zeros are compared with: how finely they are left out. */
-const ZEROS = Buffer.alloc(64 * 1024);
 /** What a file system says that cannot do a thing, as opposed to one that failed to. */
 const NOT_SUPPORTED = new Set(['EINVAL', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EPERM', 'EACCES', 'EISDIR', 'EBADF']);
 const onWindows = process.platform === 'win32';
@@ -41,8 +40,8 @@ export class PathSink {
   /** @type {{ mode: number, uid: number, gid: number } | null} */
   #access = null;
   #size = 0;
-  #verify = true;
-  #back = Buffer.alloc(0);
+  /** @type {RunWriter | null} */
+  #writer = null;
   /** The new image once it has its name, where nothing was there before. @type {fs.BigIntStats | null} */
   #placed = null;
 
@@ -83,13 +82,13 @@ export class PathSink {
    */
   async begin(size, sources, { verify = true } = {}) {
     this.#refuse(sources);
-    this.#verify = verify;
     this.#size = size;
     this.#checkRoom(size);
     this.#access = narrowest(sources);
     // Only the owner's, until it is known whose it may be. Where no source has a mode, the usual one.
     const mode = this.#access ? 0o600 : 0o666;
     this.#fd = this.#doing('made', () => fs.openSync(this.#temporary, 'wx+', mode));
+    this.#writer = new RunWriter(this.#fd, { verify, fail: (what, thrown) => this.#fail(what, thrown) });
   }
 
   /**
@@ -98,23 +97,32 @@ export class PathSink {
    * @param {ImageSource[]} sources
    */
   async write(piece, position, sources) {
+    const writer = this.#begun();
+    if (piece.kind === 'bytes') {
+      const { bytes } = piece;
+      await writer.take(position, bytes.length, (target, from) =>
+        target.set(bytes.subarray(from, from + target.length)),
+      );
+    } else if (piece.kind === 'source') {
+      const source = sources[piece.file];
+      await writer.take(position, piece.end - piece.start, (target, from) =>
+        readInto(source, target, piece.start + from),
+      );
+    }
     // Zeros are left out: the file is set to its length in the end, and what was not written is zero.
-    if (piece.kind === 'zeros') return;
-    const bytes =
-      piece.kind === 'bytes' ? piece.bytes : readExactly(sources[piece.file], piece.start, piece.end - piece.start);
-    this.#put(bytes, position);
-    if (this.#verify) this.#compare(bytes, position);
   }
 
   async readBack() {
     const fd = this.#fd;
     if (fd === undefined) return null;
+    await this.#writer?.drain();
     this.#doing('set to its length', () => fs.ftruncateSync(fd, this.#size));
     return this.#doing('read back', () => new WrittenFile(this.#temporary, this.path));
   }
 
   async commit() {
-    const fd = this.#open();
+    await this.#begun().drain();
+    const fd = /** @type {number} */ (this.#fd);
     this.#doing('set to its length', () => fs.ftruncateSync(fd, this.#size));
     this.#giveAccess(fd);
     this.#doing('written to the disk', () => fs.fsyncSync(fd));
@@ -124,6 +132,7 @@ export class PathSink {
     }
     // Some file systems tell only here that a write has failed.
     this.#fd = undefined;
+    this.#writer = null;
     this.#doing('closed', () => fs.closeSync(fd));
     const isNew = this.#doing('put in its place', () => (this.#force ? this.#replace() : this.#place()));
     this.#placed = isNew ? written : null;
@@ -132,8 +141,14 @@ export class PathSink {
   }
 
   async abort() {
-    const placed = this.#placed;
+    const [placed, fd] = [this.#placed, this.#fd];
+    // Its number may be another file's as soon as it is closed.
+    await this.#writer?.settled();
     this.#placed = null;
+    this.#writer = null;
+    this.#fd = undefined;
+    // It goes, whether or not it can be closed.
+    if (fd !== undefined) isPermitted(() => fs.closeSync(fd));
     try {
       this.abortSync();
     } finally {
@@ -145,16 +160,12 @@ export class PathSink {
 
   /** Removes the unfinished file, and no other, at once: for a process that is about to end. */
   abortSync() {
-    const fd = this.#fd;
-    this.#fd = undefined;
-    // It goes, whether or not it can be closed.
-    if (fd !== undefined) isPermitted(() => fs.closeSync(fd));
     fs.rmSync(this.#temporary, { force: true });
   }
 
-  #open() {
-    if (this.#fd === undefined) throw new CompactorError('internal', 'a sink was used before it was begun');
-    return this.#fd;
+  #begun() {
+    if (!this.#writer) throw new CompactorError('internal', 'a sink was used before it was begun');
+    return this.#writer;
   }
 
   /** @param {ImageSource[]} sources */
@@ -289,70 +300,6 @@ export class PathSink {
       if (!NOT_SUPPORTED.has(code ?? '')) this.#fail('recorded in its folder', thrown);
     } finally {
       if (fd !== undefined) isPermitted(() => fs.closeSync(/** @type {number} */ (fd)));
-    }
-  }
-
-  /**
-   * Reads back what was written, and compares it with what should be there.
-   *
-   * @param {Uint8Array} bytes
-   * @param {number} position
-   */
-  #compare(bytes, position) {
-    const fd = this.#open();
-    if (this.#back.length < bytes.length) this.#back = Buffer.alloc(bytes.length);
-    const back = this.#back.subarray(0, bytes.length);
-    let done = 0;
-    while (done < back.length) {
-      const read = this.#doing('read back', () => fs.readSync(fd, back, done, back.length - done, position + done));
-      // What lies past the end was left out as zero: the file gets its length in the end.
-      if (read === 0) break;
-      done += read;
-    }
-    back.fill(0, done);
-    if (Buffer.compare(back, bytes) !== 0) {
-      throw new CompactorError('differs', `what was written to ${this.path} reads back differently`);
-    }
-  }
-
-  /**
-   * Writes what is not zero: the rest of the file reads as zero anyway, and where the file system can
-   * leave it out it takes neither time nor room.
-   *
-   * @param {Uint8Array} bytes
-   * @param {number} position
-   */
-  #put(bytes, position) {
-    /** @param {number} from */
-    const grain = (from) => Math.min(bytes.length, from + ZEROS.length);
-    /** @param {number} from */
-    const isZero = (from) => ZEROS.subarray(0, grain(from) - from).equals(bytes.subarray(from, grain(from)));
-    let start = 0;
-    while (start < bytes.length) {
-      if (isZero(start)) {
-        start = grain(start);
-        continue;
-      }
-      let end = grain(start);
-      while (end < bytes.length && !isZero(end)) end = grain(end);
-      this.#writeAll(bytes.subarray(start, end), position + start);
-      start = end;
-    }
-  }
-
-  /**
-   * @param {Uint8Array} bytes
-   * @param {number} position
-   */
-  #writeAll(bytes, position) {
-    const fd = this.#open();
-    let done = 0;
-    while (done < bytes.length) {
-      const written = this.#doing(`written at byte ${position + done}`, () =>
-        fs.writeSync(fd, bytes, done, bytes.length - done, position + done),
-      );
-      if (written === 0) throw new CompactorError('write-failed', `${this.path}: the file system writes nothing more`);
-      done += written;
     }
   }
 

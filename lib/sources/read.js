@@ -21,3 +21,22 @@ export function readExactly(source, offset, length) {
   }
   return bytes;
 }
+
+/**
+ * Fills `target` with the bytes of a source from `offset` on; without a copy where the source can.
+ *
+ * @param {ImageSource} source
+ * @param {Uint8Array} target
+ * @param {number} offset
+ */
+export function readInto(source, target, offset) {
+  if (!source.readInto) {
+    target.set(readExactly(source, offset, target.length));
+    return;
+  }
+  try {
+    source.readInto(target, offset);
+  } catch (thrown) {
+    throw asCompactorError(thrown, 'read-failed');
+  }
+}

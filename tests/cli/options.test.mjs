@@ -10,7 +10,7 @@ const named = OPTIONS.filter(({ name }) => name);
 
 test('the engine reads those that are not of this library, and no others', () => {
   const declared = readFileSync(inRoot('pkg', 'vhd_compactor.d.ts'), 'utf8');
-  const body = /export interface CompactOptions \{([^}]*)\}/.exec(declared)?.[1] ?? '';
+  const body = /export interface Options \{([^}]*)\}/.exec(declared)?.[1] ?? '';
   const read = [...body.matchAll(/^ {4}(\w+)\?:/gm)].map(([, name]) => name);
   assert.deepEqual(read.sort(), named.flatMap((option) => (option.isOfHost ? [] : [option.name])).sort());
   for (const { name, values } of named) {

@@ -31,15 +31,17 @@ function folderWith(/** @type {string} */ name, { mode = 0o644 } = {}) {
   fs.chmodSync(image, mode);
   return { image, output: path(name, 'out.vhd'), names: () => fs.readdirSync(path(name)).sort() };
 }
-/** What a compaction is refused with before a job begins. */
+/** What a compaction is refused with before it reads. */
 async function refusal(/** @type {string} */ image, /** @type {string | PathSink} */ output) {
+  const job = await compact(image, output);
   try {
-    await compact(image, output);
+    await job.result;
   } catch (thrown) {
     assert.ok(thrown instanceof CompactorError, String(thrown));
+    assert.equal(job.progress.phase, 'queued', 'before anything is read of the payload');
     return thrown;
   }
-  return assert.fail('it was not refused before the scan');
+  return assert.fail('it was not refused');
 }
 
 for (const mode of [0o600, 0o640, 0o644, 0o664, 0o400, 0o755]) {
@@ -57,10 +59,10 @@ test('while it is written, only its owner can open the new file', { skip: withou
   const sink = new PathSink(output);
   /** @type {number[]} */
   const modes = [];
-  const write = fs.writeSync;
-  const writing = mock.method(fs, 'writeSync', (/** @type {[number, Buffer, number, number, number]} */ ...args) => {
+  const { write } = fs;
+  const writing = mock.method(fs, 'write', (/** @type {any} */ ...args) => {
     modes.push(fs.fstatSync(args[0]).mode & 0o777);
-    return write(...args);
+    return /** @type {any} */ (write)(...args);
   });
   const job = await compact(image, sink);
   await job.result;
@@ -163,7 +165,7 @@ for (const [system, code] of /** @type {const} */ ([
     let written = -1;
     const opening = mock.method(fs, 'openSync', (/** @type {Parameters<typeof opened>} */ ...args) => {
       const fd = opened(...args);
-      if (args[1] === 'wx') written = fd;
+      if (args[1] === 'wx+') written = fd;
       return fd;
     });
     const closed = fs.closeSync;

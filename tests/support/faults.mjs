@@ -18,6 +18,8 @@ import { mock } from 'node:test';
 /** By their first argument: a path, or an open file. */
 const BY_PATH = ['access', 'lstat', 'link', 'open', 'readdir', 'realpath', 'rename', 'rm', 'stat', 'statfs', 'unlink'];
 const BY_FD = ['close', 'fchmod', 'fchown', 'fstat', 'fsync', 'ftruncate', 'read', 'write'];
+/** Those that are called with a callback, too; they are done at once, and tell of it later. */
+const LATER = ['fdatasync', 'read', 'write'];
 
 /**
  * From now on `act` does what calls in `folder` do, until the returned function is called.
@@ -29,20 +31,36 @@ export function intercept(folder, act) {
   let number = 0;
   const inside = (/** @type {string} */ path) =>
     path === folder || path.startsWith(folder + sep) || folder === dirname(path);
-  const mocks = [...BY_PATH, ...BY_FD].map((name) => {
-    const key = /** @type {any} */ (`${name}Sync`);
-    const real = /** @type {any} */ (fs)[key];
-    return mock.method(fs, key, (/** @type {any[]} */ ...args) => {
-      const path = typeof args[0] === 'number' ? (opened.get(args[0]) ?? '') : String(args[0]);
-      if (!inside(path)) return real(...args);
-      const call = { number, name, path, args, real };
-      number += 1;
-      const result = act(call);
-      if (name === 'open') opened.set(result, path);
-      if (name === 'close') opened.delete(args[0]);
-      return result;
-    });
-  });
+  const perform = (/** @type {string} */ name, /** @type {any[]} */ args, /** @type {any} */ real) => {
+    const path = typeof args[0] === 'number' ? (opened.get(args[0]) ?? '') : String(args[0]);
+    if (!inside(path)) return real(...args);
+    const call = { number, name, path, args, real };
+    number += 1;
+    const result = act(call);
+    if (name === 'open') opened.set(result, path);
+    if (name === 'close') opened.delete(args[0]);
+    return result;
+  };
+  const functions = /** @type {any} */ (fs);
+  const real = Object.fromEntries([...BY_PATH, ...BY_FD, ...LATER].map((name) => [name, functions[`${name}Sync`]]));
+  const mocks = [
+    ...[...BY_PATH, ...BY_FD].map((name) =>
+      mock.method(functions, `${name}Sync`, (/** @type {any[]} */ ...args) => perform(name, args, real[name])),
+    ),
+    ...LATER.map((name) =>
+      mock.method(functions, name, (/** @type {any[]} */ ...all) => {
+        const [args, callback] = [all.slice(0, -1), all.at(-1)];
+        /** @type {[any, any?]} */
+        let answer;
+        try {
+          answer = [null, perform(name, args, real[name])];
+        } catch (error) {
+          answer = [error];
+        }
+        setImmediate(() => callback(...answer));
+      }),
+    ),
+  ];
   return () => mocks.forEach((method) => method.mock.restore());
 }
 
