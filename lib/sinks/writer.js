@@ -1,12 +1,14 @@
 /**
- * Writes a file in long runs, several at a time, and reads each back (Node).
+ * Writes a file in long runs, several at a time, and proves each (Node).
  *
  * ```text
- *   pieces ──► run of 8 MiB ──► written ──► read back ──► compared with the run ──► its buffer serves again
- *              (this thread)    (Node's pool of threads) (this thread)
+ *   pieces ──► run of 8 MiB ──► written ──► read back ──────────────► compared ──► its buffer serves again
+ *                                           pieces, read once more ──┘
+ *              (this thread)    (Node's pool of threads)            (this thread)
  *                    every 256 MiB, meanwhile: fdatasync
  * ```
- * Stretches of zeros are left out: what was never written reads as zero, and takes neither time nor room.
+ * What is compared was read anew on both sides, so a read of the source that went wrong once is found as well as a
+ * write that did. Stretches of zeros are left out: what was never written reads as zero, and takes neither time nor room.
  */
 import fs from 'node:fs';
 
@@ -21,7 +23,9 @@ const ZEROS = Buffer.alloc(64 * 1024);
 /** The system is told to write to the disk this often, so that the last sync finds little to do. */
 const SYNC_EVERY = 256 * 1024 * 1024;
 
-/** @typedef {{ bytes: Buffer, start: number, length: number }} Run */
+/** @typedef {(target: Buffer, from: number) => void} Fill */
+/** @typedef {{ at: number, length: number, from: number, fill: Fill }} Part */
+/** @typedef {{ bytes: Buffer, start: number, length: number, parts: Part[] }} Run */
 
 export class RunWriter {
   #fd;
@@ -37,7 +41,7 @@ export class RunWriter {
   #syncing = null;
   #unsynced = 0;
   #made = 0;
-  /** One run is read back at a time. */
+  /** What is read back: one run at a time. */
   #back = Buffer.alloc(0);
   /** @type {Promise<void>} */
   #lastComparison = Promise.resolve();
@@ -56,11 +60,12 @@ export class RunWriter {
   }
 
   /**
-   * Takes the next `length` bytes of the file, which `fill` puts into the buffers that it is given.
+   * Takes the next `length` bytes of the file, which `fill` puts into the buffers that it is given, now and when
+   * they are compared.
    *
    * @param {number} position behind everything that was taken before
    * @param {number} length
-   * @param {(target: Buffer, from: number) => void} fill `from` counts from `position`
+   * @param {Fill} fill `from` counts from `position`
    */
   async take(position, length, fill) {
     let done = 0;
@@ -69,10 +74,11 @@ export class RunWriter {
       const at = position + done - run.start;
       // Between two pieces lie zeros.
       run.bytes.fill(0, run.length, at);
-      const part = Math.min(length - done, RUN - at);
-      fill(run.bytes.subarray(at, at + part), done);
-      run.length = at + part;
-      done += part;
+      const part = { at, length: Math.min(length - done, RUN - at), from: done, fill };
+      fillIn(run, part);
+      if (this.#verify) run.parts.push(part);
+      run.length = at + part.length;
+      done += part.length;
       if (run.length === RUN) this.#send();
     }
   }
@@ -100,6 +106,7 @@ export class RunWriter {
       this.#filling = this.#idle.pop() ?? this.#newRun();
       this.#filling.start = position;
       this.#filling.length = 0;
+      this.#filling.parts = [];
     }
     return this.#filling;
   }
@@ -107,7 +114,7 @@ export class RunWriter {
   /** @returns {Run} */
   #newRun() {
     this.#made += 1;
-    return { bytes: Buffer.allocUnsafeSlow(RUN), start: 0, length: 0 };
+    return { bytes: Buffer.allocUnsafeSlow(RUN), start: 0, length: 0, parts: [] };
   }
 
   /** Sends the run that was being filled on its way. */
@@ -126,12 +133,13 @@ export class RunWriter {
   }
 
   /** @param {Run} run */
-  async #carry({ bytes, start, length }) {
-    const whole = bytes.subarray(0, length);
+  async #carry(run) {
+    const { start, length } = run;
+    const whole = run.bytes.subarray(0, length);
     for (const [from, to] of stretches(whole)) await this.#write(whole.subarray(from, to), start + from);
     this.#syncNowAndThen(length);
     if (!this.#verify) return;
-    const comparison = this.#lastComparison.then(() => this.#compare(whole, start));
+    const comparison = this.#lastComparison.then(() => this.#compare(run));
     this.#lastComparison = comparison.catch(() => {});
     await comparison;
   }
@@ -150,14 +158,14 @@ export class RunWriter {
     }
   }
 
-  /** @param {Buffer} bytes @param {number} position */
-  async #compare(bytes, position) {
+  /** @param {Run} run */
+  async #compare(run) {
     if (this.#failed) return;
-    if (this.#back.length < bytes.length) this.#back = Buffer.allocUnsafeSlow(RUN);
-    const back = this.#back.subarray(0, bytes.length);
+    if (this.#back.length === 0) this.#back = Buffer.allocUnsafeSlow(RUN);
+    const back = this.#back.subarray(0, run.length);
     let done = 0;
     while (done < back.length) {
-      const at = position + done;
+      const at = run.start + done;
       const read = await this.#call(`read back at byte ${at}`, (callback) =>
         fs.read(this.#fd, back, done, back.length - done, at, callback),
       );
@@ -166,8 +174,12 @@ export class RunWriter {
       done += read;
     }
     back.fill(0, done);
-    if (!back.equals(bytes)) {
-      throw new CompactorError('differs', `what was written at byte ${position} reads back differently`);
+    for (const part of run.parts) fillIn(run, part);
+    if (!back.equals(run.bytes.subarray(0, run.length))) {
+      throw new CompactorError(
+        'differs',
+        `what was written at byte ${run.start} and behind does not read as its source`,
+      );
     }
   }
 
@@ -191,15 +203,21 @@ export class RunWriter {
    * @returns {Promise<number>}
    */
   async #call(what, call) {
-    try {
-      return await new Promise((resolve, reject) => {
-        call((error, count = 0) => (error ? reject(error) : resolve(count)));
-      });
-    } catch (thrown) {
-      return this.#fail(what, thrown);
+    for (;;) {
+      try {
+        return await new Promise((resolve, reject) => {
+          call((error, count = 0) => (error ? reject(error) : resolve(count)));
+        });
+      } catch (thrown) {
+        // A signal came first, and nothing was done.
+        if (/** @type {NodeJS.ErrnoException} */ (thrown).code !== 'EINTR') this.#fail(what, thrown);
+      }
     }
   }
 }
+
+/** @param {Run} run @param {Part} part */
+const fillIn = ({ bytes }, { at, length, from, fill }) => fill(bytes.subarray(at, at + length), from);
 
 /**
  * The stretches of `bytes` that are not zero.
