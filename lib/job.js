@@ -14,11 +14,10 @@
  */
 
 import { CompactorError, asCompactorError } from './errors.js';
+import { Forecast } from './forecast.js';
 
 /** How often progress is told, in milliseconds. */
 const TELL_EVERY = 100;
-/** How fast the shown rate follows the true one. */
-const SMOOTHING = 0.2;
 
 let jobs = 0;
 
@@ -35,12 +34,11 @@ export class Job extends EventTarget {
 
   /**
    * @param {(control: Control) => Promise<T>} work what to do; it calls `control` as it goes
-   * @param {Partial<Record<JobPhase, number>>} shares how much of the whole each phase takes
    */
-  constructor(work, shares) {
+  constructor(work) {
     super();
     this.id = `job-${++jobs}`;
-    this.#control = new Control(shares, {
+    this.#control = new Control({
       isCancelled: () => this.#cancelled,
       tell: (progress) => {
         this.#progress = progress;
@@ -62,7 +60,8 @@ export class Job extends EventTarget {
   }
 
   get progress() {
-    return this.#progress;
+    // The time left goes on while a phase tells nothing.
+    return this.#state === 'running' ? { ...this.#progress, secondsLeft: this.#control.secondsLeft } : this.#progress;
   }
 
   get percentComplete() {
@@ -118,28 +117,35 @@ export class Job extends EventTarget {
 export class Control {
   /** @type {JobProgress} */
   #now = { phase: 'queued', bytesDone: 0, bytesTotal: 0, bytesPerSecond: 0, secondsLeft: null };
-  #base = 0;
   #told = 0;
-  #last = { time: 0, bytes: 0 };
-  #shares;
+  #forecast = new Forecast();
   #hooks;
   /** @type {((cells: number) => import('./types.js').BlockMap) | null} */
   picture = null;
 
   /**
-   * @param {Partial<Record<JobPhase, number>>} shares
    * @param {{ isCancelled(): boolean, tell(progress: JobProgress): void, log(level: LogEntry['level'], message: string): void }} hooks
    */
-  constructor(shares, hooks) {
-    this.#shares = shares;
+  constructor(hooks) {
     this.#hooks = hooks;
   }
 
   get percent() {
-    const { phase, bytesDone, bytesTotal } = this.#now;
-    const whole = Object.values(this.#shares).reduce((sum, share) => sum + share, 0) || 1;
-    const part = bytesTotal > 0 ? Math.min(1, bytesDone / bytesTotal) : 0;
-    return Math.min(100, ((this.#base + (this.#shares[phase] ?? 0) * part) / whole) * 100);
+    return this.#forecast.percent;
+  }
+
+  /** Of the whole job; null while nobody knows. */
+  get secondsLeft() {
+    return this.#now.phase === 'queued' ? null : this.#forecast.secondsLeft;
+  }
+
+  /**
+   * Says what the phases to come are expected to take.
+   *
+   * @param {[JobPhase, import('./forecast.js').Expected][]} phases
+   */
+  expect(phases) {
+    this.#forecast.expect(phases);
   }
 
   /**
@@ -149,9 +155,8 @@ export class Control {
    * @param {number} bytesTotal
    */
   phase(phase, bytesTotal) {
-    this.#base += this.#shares[this.#now.phase] ?? 0;
+    this.#forecast.enter(phase, bytesTotal);
     this.#now = { phase, bytesDone: 0, bytesTotal, bytesPerSecond: 0, secondsLeft: null };
-    this.#last = { time: performance.now(), bytes: 0 };
     this.#hooks.tell(this.#now);
   }
 
@@ -162,16 +167,9 @@ export class Control {
    * @param {number} [bytesTotal]
    */
   advance(bytesDone, bytesTotal = this.#now.bytesTotal) {
+    this.#forecast.advance(bytesDone, bytesTotal);
     const time = performance.now();
-    const seconds = (time - this.#last.time) / 1000;
-    let { bytesPerSecond } = this.#now;
-    if (seconds > 0.2) {
-      const current = (bytesDone - this.#last.bytes) / seconds;
-      bytesPerSecond = bytesPerSecond === 0 ? current : bytesPerSecond + SMOOTHING * (current - bytesPerSecond);
-      this.#last = { time, bytes: bytesDone };
-    }
-    const secondsLeft = bytesPerSecond > 0 ? Math.max(0, bytesTotal - bytesDone) / bytesPerSecond : null;
-    this.#now = { ...this.#now, bytesDone, bytesTotal, bytesPerSecond, secondsLeft };
+    this.#now = { ...this.#now, bytesDone, bytesTotal, bytesPerSecond: this.#forecast.rate };
     if (time - this.#told >= TELL_EVERY || bytesDone >= bytesTotal) {
       this.#told = time;
       this.#hooks.tell(this.#now);

@@ -82,6 +82,8 @@ export interface Sink {
   readonly name?: string;
   /** Source pieces are cut to this many bytes. */
   readonly largestPiece?: number;
+  /** Bytes a second that a phase makes by this way of saving, measured; for the time left, until it is known. */
+  readonly rates?: Partial<Record<JobPhase, number>>;
   /** Throws, before minutes of reading, where the new image could not be put. */
   prepare?(image: Opened): Promise<void>;
   /**
@@ -128,7 +130,7 @@ export interface JobProgress {
   bytesDone: number;
   bytesTotal: number;
   bytesPerSecond: number;
-  /** Of this phase; null while nobody knows. */
+  /** To the end of the job; null while nobody knows. */
   secondsLeft: number | null;
 }
 

@@ -11,6 +11,8 @@ import { FileSource } from '../sources/file.js';
  */
 export class PickerSink {
   kind = 'picker';
+  // Chromium hashes the whole file when it is closed; then all of it is read back.
+  rates = { write: 350e6, finish: 100e6, verify: 350e6 };
   largestPiece = 32 * 1024 * 1024;
   /** @type {FileSystemWritableFileStream | null} */
   #writable = null;

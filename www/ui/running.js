@@ -68,7 +68,7 @@ export function progressMeter(slot, name) {
       });
 
       const silent = phase === 'finish' && progress !== null && progress.bytesDone < progress.bytesTotal;
-      if (silent || !progress) bar.removeAttribute('value');
+      if (!progress) bar.removeAttribute('value');
       else bar.value = percent;
       setTitle(`${Math.floor(percent)} % · ${name}`);
 
@@ -86,9 +86,6 @@ export function progressMeter(slot, name) {
 /** @param {JobProgress | null} progress */
 function timeLeft(progress) {
   if (!progress) return '–';
-  if (progress.phase === 'finish') {
-    return `about ${duration(progress.bytesTotal / CLOSING_BYTES_PER_SECOND)} for this step`;
-  }
   return progress.secondsLeft === null ? '–' : `about ${duration(progress.secondsLeft)}`;
 }
 

@@ -1,0 +1,118 @@
+/**
+ * How far a job is, and how long it takes still, in time and not in bytes: bytes of one phase cost something else
+ * than bytes of another, and the ways of saving differ a hundredfold.
+ *
+ *   percent = time gone / (time gone + time left)
+ *   time left = what is left of this phase, at its measured rate
+ *             + each phase to come, at the rate that the way of saving is known to have
+ *
+ * @typedef {import('./types.js').JobPhase} JobPhase
+ * @typedef {{ bytes: number, rate: number }} Expected bytes, and bytes a second
+ */
+
+/** How many seconds of measuring outweigh what was expected of a phase. */
+const PRIOR_SECONDS = 1;
+/** What happened in about this many seconds counts most: a disk is not alike everywhere. */
+const RECENT_SECONDS = 4;
+/** A phase that tells nothing is not called done before it is. */
+const ALMOST = 0.95;
+
+export class Forecast {
+  /** @type {Map<JobPhase, Expected>} in their order */
+  #expected = new Map();
+  /** @type {JobPhase} */
+  #phase = 'queued';
+  #done = 0;
+  #total = 0;
+  #recent = 0;
+  #last = { time: 0, bytes: 0 };
+  #startedAt;
+  #enteredAt;
+  #percent = 0;
+  #now;
+
+  /** @param {() => number} [now] in milliseconds */
+  constructor(now = () => performance.now()) {
+    this.#now = now;
+    this.#startedAt = this.#enteredAt = now();
+  }
+
+  /**
+   * What is expected of the phases to come, in their order; what is known better later replaces it.
+   *
+   * @param {[JobPhase, Expected][]} phases
+   */
+  expect(phases) {
+    this.#expected = new Map(phases);
+  }
+
+  /**
+   * @param {JobPhase} phase
+   * @param {number} total bytes; 0 while they are not known
+   */
+  enter(phase, total) {
+    // Phases are entered in their order: what was expected of those before it is over.
+    for (const before of [...this.#expected.keys()]) {
+      if (before === phase) break;
+      if (this.#expected.has(phase)) this.#expected.delete(before);
+    }
+    this.#expected.delete(this.#phase);
+    this.#phase = phase;
+    this.#total = total || (this.#expected.get(phase)?.bytes ?? 0);
+    this.#done = this.#recent = 0;
+    this.#enteredAt = this.#now();
+    this.#last = { time: this.#enteredAt, bytes: 0 };
+  }
+
+  /**
+   * @param {number} done bytes of this phase
+   * @param {number} total
+   */
+  advance(done, total) {
+    const time = this.#now();
+    const seconds = (time - this.#last.time) / 1000;
+    if (seconds > 0.2) {
+      const current = Math.max(0, done - this.#last.bytes) / seconds;
+      const weight = Math.min(1, seconds / RECENT_SECONDS);
+      this.#recent = this.#recent === 0 ? current : this.#recent + weight * (current - this.#recent);
+      this.#last = { time, bytes: done };
+    }
+    this.#done = done;
+    this.#total = total;
+  }
+
+  /** Bytes a second in this phase, lately. */
+  get rate() {
+    return this.#recent;
+  }
+
+  /** Seconds to the end of the job, as well as it can be known. */
+  get secondsLeft() {
+    let left = this.#secondsOfPhase();
+    for (const [phase, { bytes, rate }] of this.#expected) if (phase !== this.#phase) left += bytes / rate;
+    return left;
+  }
+
+  /** 0 to 100; never back. */
+  get percent() {
+    const gone = (this.#now() - this.#startedAt) / 1000;
+    const left = this.secondsLeft;
+    if (gone + left > 0) this.#percent = Math.max(this.#percent, (100 * gone) / (gone + left));
+    return Math.min(99.9, this.#percent);
+  }
+
+  #secondsOfPhase() {
+    const elapsed = (this.#now() - this.#enteredAt) / 1000;
+    const prior = this.#expected.get(this.#phase);
+    if (this.#done === 0 && prior) {
+      // It tells nothing yet, or nothing at all: by the clock.
+      return Math.max(prior.bytes / prior.rate - elapsed, (prior.bytes / prior.rate) * (1 - ALMOST));
+    }
+    if (this.#total <= this.#done) return 0;
+    const overall = prior
+      ? (this.#done + prior.rate * PRIOR_SECONDS) / (elapsed + PRIOR_SECONDS)
+      : this.#done / Math.max(elapsed, 0.001);
+    const rate = this.#recent > 0 ? Math.sqrt(overall * this.#recent) : overall;
+    return rate > 0 ? (this.#total - this.#done) / rate : 0;
+  }
+}
