@@ -3,6 +3,7 @@
  * class differs in shape as well as in colour, so that it can be told apart without colours.
  */
 
+import { ABSENT } from './squares.js';
 import { BLOCK_CLASSES } from './words.js';
 
 /** @import { BlockMap } from './types.js' */
@@ -11,7 +12,6 @@ const GAP = 2;
 const SMALLEST_PITCH = 11;
 const LARGEST_PITCH = 26;
 const TALLEST = 232;
-const FADE_MS = 350;
 
 /** @type {Map<number, { key: string }>} */
 const CLASSES = new Map(BLOCK_CLASSES.map((one) => [one.id, one]));
@@ -51,61 +51,60 @@ export function heightOf(count, width) {
   return Math.ceil(rows * pitch - GAP);
 }
 
-/** A canvas that shows a block map and fades changed cells over. */
+/** A canvas that shows a block map. */
 export class BlockMapPicture {
   /** @type {BlockMap | null} */
   #map = null;
-  /** @type {Uint8Array} */
-  #before = new Uint8Array();
-  /** @type {Float64Array} */
-  #changedAt = new Float64Array();
   #width = 0;
   #frame = 0;
+  /** The square that is pointed at, or -1. */
+  #marked = -1;
 
   /** @param {HTMLCanvasElement} canvas */
   constructor(canvas) {
     this.canvas = canvas;
-    this.calm = window.matchMedia('(prefers-reduced-motion: reduce)');
   }
 
   /** @param {number} width in CSS pixels */
   resize(width) {
     this.#width = width;
-    this.#redraw();
+    this.repaint();
   }
 
   /** @param {BlockMap} map */
   show(map) {
-    const now = performance.now();
-    const same = this.#map?.cells.length === map.cells.length;
-    const before = same && this.#map ? this.#map.cells : map.cells;
-    if (!same) this.#changedAt = new Float64Array(map.cells.length).fill(-Infinity);
-    if (!same || this.#before.length !== map.cells.length) this.#before = Uint8Array.from(before);
-    map.cells.forEach((kind, index) => {
-      if (before[index] === kind) return;
-      this.#before[index] = before[index] ?? kind;
-      this.#changedAt[index] = now;
-    });
     this.#map = map;
-    this.#redraw();
+    this.repaint();
+  }
+
+  /** @param {number} index of a square, or -1 */
+  mark(index) {
+    if (index === this.#marked) return;
+    this.#marked = index;
+    this.repaint();
+  }
+
+  /** How many squares stand in a row. */
+  get columns() {
+    return this.#map ? arrange(this.#map.firsts.length, this.#width).columns : 1;
   }
 
   /**
-   * The index of the cell at a place in the picture, or -1.
+   * The index of the square at a place in the picture, or -1.
    * @param {number} x CSS pixels from the left edge
    * @param {number} y CSS pixels from the top
    */
-  cellAt(x, y) {
+  squareAt(x, y) {
     if (!this.#map) return -1;
-    const { columns, pitch } = arrange(this.#map.cells.length, this.#width);
+    const { columns, pitch } = arrange(this.#map.firsts.length, this.#width);
     const column = Math.floor(x / pitch);
     if (column < 0 || column >= columns || y < 0) return -1;
     const index = Math.floor(y / pitch) * columns + column;
-    return index < this.#map.cells.length ? index : -1;
+    return index < this.#map.firsts.length ? index : -1;
   }
 
   /** Draws anew in the next frame: after a change of theme, size or content. */
-  #redraw() {
+  repaint() {
     cancelAnimationFrame(this.#frame);
     this.#frame = requestAnimationFrame(() => this.#draw());
   }
@@ -114,36 +113,22 @@ export class BlockMapPicture {
     const map = this.#map;
     const context = this.canvas.getContext('2d');
     if (!map || !context || this.#width <= 0) return;
-    const { columns, pitch } = arrange(map.cells.length, this.#width);
+    const count = map.firsts.length;
+    const { columns, pitch } = arrange(count, this.#width);
     const scale = window.devicePixelRatio || 1;
-    const height = heightOf(map.cells.length, this.#width);
+    const height = heightOf(count, this.#width);
     this.canvas.width = Math.round(this.#width * scale);
     this.canvas.height = Math.round(height * scale);
     this.canvas.style.height = `${height}px`;
     context.scale(scale, scale);
 
     const colours = readColours(this.canvas);
-    const now = performance.now();
-    let fading = false;
-    map.cells.forEach((kind, index) => {
+    for (let index = 0; index < count; index++) {
       const x = (index % columns) * pitch;
       const y = Math.floor(index / columns) * pitch;
-      const age = this.calm.matches ? 1 : Math.min(1, (now - (this.#changedAt[index] ?? -Infinity)) / FADE_MS);
-      if (age < 1) {
-        fading = true;
-        context.globalAlpha = 1 - age;
-        drawCell(context, this.#before[index] ?? kind, x, y, pitch - GAP, colours);
-        context.globalAlpha = age;
-      }
-      drawCell(context, kind, x, y, pitch - GAP, colours);
-      context.globalAlpha = 1;
-    });
-    if (fading) this.#redraw();
-  }
-
-  /** After a change of theme. */
-  repaint() {
-    this.#redraw();
+      drawSquare(context, map, index, x, y, pitch - GAP, colours);
+      if (index === this.#marked) mark(context, x, y, pitch - GAP, colours);
+    }
   }
 }
 
@@ -162,17 +147,6 @@ export function drawSwatch(canvas, kind) {
   drawCell(context, kind, 0.5, 0.5, size - 1, readColours(canvas));
 }
 
-/**
- * How often each class occurs.
- * @param {BlockMap} map
- */
-export function countCells(map) {
-  /** @type {Map<number, number>} */
-  const counts = new Map();
-  for (const kind of map.cells) counts.set(kind, (counts.get(kind) ?? 0) + 1);
-  return counts;
-}
-
 /** @typedef {Record<string, string>} Colours */
 
 /**
@@ -181,14 +155,14 @@ export function countCells(map) {
  */
 function readColours(element) {
   const style = getComputedStyle(element);
-  return Object.fromEntries(BLOCK_CLASSES.map(({ key }) => [key, style.getPropertyValue(`--cell-${key}`)]));
+  const colours = BLOCK_CLASSES.map(({ key }) => [key, style.getPropertyValue(`--cell-${key}`)]);
+  return Object.fromEntries([...colours, ['ink', style.getPropertyValue('--ink')]]);
 }
 
 /** @type {Record<string, (context: CanvasRenderingContext2D, x: number, y: number, size: number) => void>} */
 const SHAPES = {
   used: fill,
-  kept: fill,
-  partly(context, x, y, size) {
+  held(context, x, y, size) {
     outline(context, x, y, size);
     context.beginPath();
     context.moveTo(x, y + size * 0.15);
@@ -224,6 +198,57 @@ const SHAPES = {
   dropped: dot,
   absent: outline,
 };
+
+/**
+ * A square of one class has its shape; one of several is filled from the bottom, each by its share of the bytes.
+ * @param {CanvasRenderingContext2D} context
+ * @param {BlockMap} map
+ * @param {number} index
+ * @param {number} x
+ * @param {number} y
+ * @param {number} size
+ * @param {Colours} colours
+ */
+function drawSquare(context, map, index, x, y, size, colours) {
+  const bytes = map.bytes.subarray(index * map.classes, (index + 1) * map.classes);
+  const present = BLOCK_CLASSES.filter(({ id }) => (bytes[id] ?? 0) > 0);
+  const stored = present.filter(({ id }) => id !== ABSENT);
+  const [only] = stored.length > 0 ? stored : present;
+  // What was never stored shows as room that is left; in a packed picture it is not shown at all.
+  const parts = map.isPacked ? stored : present;
+  if (!only || parts.length <= 1) {
+    drawCell(context, only?.id ?? ABSENT, x, y, size, colours);
+    return;
+  }
+  const whole = parts.reduce((sum, { id }) => sum + (bytes[id] ?? 0), 0);
+  context.save();
+  square(context, x, y, size);
+  context.clip();
+  let bottom = y + size;
+  for (const { id, key } of stored) {
+    // However little it is, it shows.
+    const height = Math.max(size / 8, ((bytes[id] ?? 0) / whole) * size);
+    context.fillStyle = colours[key] ?? '';
+    context.globalAlpha = OPACITY[key] ?? 1;
+    context.fillRect(x, bottom - height, size, height);
+    bottom -= height;
+  }
+  context.restore();
+  context.strokeStyle = colours[only.key] ?? '';
+  outline(context, x, y, size);
+}
+
+/** How strongly a class shows within a mixed square. @type {Record<string, number>} */
+const OPACITY = { held: 0.45, free: 0.4, zero: 0.25, dropped: 0.15 };
+
+/** @type {(context: CanvasRenderingContext2D, x: number, y: number, size: number, colours: Colours) => void} */
+function mark(context, x, y, size, colours) {
+  context.strokeStyle = colours.ink ?? '';
+  context.lineWidth = 2;
+  context.beginPath();
+  context.roundRect(x, y, size, size, size / 5);
+  context.stroke();
+}
 
 /**
  * @param {CanvasRenderingContext2D} context

@@ -10,6 +10,7 @@ import { Engine, EngineError, asEngineError } from './bridge.js';
 import { assumed, defaultChoices, mustAskDynamic, variants } from './choices.js';
 import { diagnose } from './diagnose.js';
 import { atRest, inUse } from './engines.js';
+import { cellsFor, isMostlyAbsent } from './squares.js';
 
 /** @import { BlockMap, Choices, CompactReport, Destination, Estimated, InspectReport, JobProgress, LogEntry, Picked } from './types.js' */
 /** @import { Missing } from './chain.js' */
@@ -24,6 +25,8 @@ import { atRest, inUse } from './engines.js';
 /** How long a worker may take to stop before it is ended. */
 const CANCEL_GRACE_MS = 350;
 const SLOW_CLEARING_MS = 400;
+/** For a card that is folded while it runs: when it is opened there is something to see. */
+const USUAL_CAPACITY = 1200;
 
 let nextId = 1;
 
@@ -65,7 +68,8 @@ export class DiskImage extends EventTarget {
   #engine = null;
   /** @type {Promise<{ engine: Engine, report: InspectReport }> | null} */
   #started = null;
-  #mapCells = 0;
+  /** How many squares the picture has room for; a card that was never open has none yet. */
+  #capacity = 0;
   #estimateTurn = 0;
   #mapTurn = 0;
   #isLookedAt = false;
@@ -226,23 +230,29 @@ export class DiskImage extends EventTarget {
   }
 
   /**
-   * Says how many cells the picture of the image has room for.
-   * @param {number} cells
+   * Says how many squares the picture of the image has room for.
+   * @param {number} capacity
    */
-  async wantMap(cells) {
-    if (cells === this.#mapCells) return undefined;
-    this.#mapCells = cells;
+  async wantMap(capacity) {
+    if (capacity === this.#capacity) return undefined;
+    this.#capacity = capacity;
     if (this.state !== 'running') return this.refreshMap();
     // An engine that ends meanwhile has no map to give.
-    return this.#engine?.call('watch', cells).catch(() => undefined);
+    return this.#engine?.call('watch', this.#view).catch(() => undefined);
+  }
+
+  get #view() {
+    const capacity = this.#capacity || USUAL_CAPACITY;
+    const blocks = this.report?.blocks ?? { total: 1, present: 1, partiallyPresent: 0 };
+    return { cells: cellsFor(capacity, blocks), capacity, isPacked: isMostlyAbsent(blocks) };
   }
 
   async refreshMap() {
-    if (!this.report || this.#mapCells === 0 || this.state !== 'ready' || this.refused) return;
+    if (!this.report || this.#capacity === 0 || this.state !== 'ready' || this.refused) return;
     const turn = ++this.#mapTurn;
     try {
       const engine = await this.#openEngine();
-      const map = await engine.call('blockMap', this.#mapCells, assumed(this.report, this.choices));
+      const map = await engine.call('blockMap', this.#view, assumed(this.report, this.choices));
       if (turn === this.#mapTurn) this.#setMap(map);
     } catch (error) {
       await this.#fail(error);
@@ -273,7 +283,7 @@ export class DiskImage extends EventTarget {
     this.#enter('running');
     try {
       const engine = await this.#openEngine();
-      await engine.call('watch', this.#mapCells);
+      await engine.call('watch', this.#view);
       const result = await engine.call('compact', destination, this.choices);
       this.outcome = { ...result, ...target, isChecked: false };
       this.close();

@@ -1,5 +1,6 @@
 /** Types that the main thread and the worker share, and what the DOM library does not know yet. */
 import type {
+  BlockMap as Picture,
   CompactReport,
   ErrorCode,
   EstimateReport,
@@ -11,11 +12,28 @@ import type {
   VerifyReport,
 } from '../lib/types.js';
 
-/** The picture as it is drawn: a class for each cell. */
+/** What is drawn: squares, each with its bytes by class and the blocks from which they come. */
 export interface BlockMap {
-  cells: Uint8Array;
-  blocksPerCell: number;
+  /** One square after another, `classes` numbers each. */
+  bytes: Float64Array;
+  classes: number;
+  /** The first and the last block of each square. */
+  firsts: Float64Array;
+  lasts: Float64Array;
+  /** Bytes of the whole disk by class. */
+  totals: number[];
+  /** Whether what was never stored is left out. */
+  isPacked: boolean;
 }
+
+/** How many squares there is room for, and how the disk is shown. */
+export interface View {
+  cells: number;
+  capacity: number;
+  isPacked: boolean;
+}
+
+export type { Picture };
 
 export type { CompactReport, EstimateReport, InspectReport, JobProgress, LogEntry, VerifyReport };
 
@@ -41,13 +59,13 @@ export interface Calls {
   /** Confirms what is free; answers with the report that is true then, or null where a run took over. */
   check(choices: Choices): InspectReport | null;
   estimates(variants: Record<string, Choices>): Record<string, Estimated>;
-  blockMap(cells: number, choices: Choices): BlockMap;
+  blockMap(view: View, choices: Choices): BlockMap;
   compact(destination: Destination, choices: Choices): { report: CompactReport; blob: Blob | null };
   verify(original: File, compacted: File, parents: File[], choices: Choices): VerifyReport;
   /** Whether two files hold the same bytes, with progress. */
   sameBytes(made: Blob, saved: File): FileDifference;
-  /** From now on the live block map comes with this many cells. */
-  watch(cells: number): void;
+  /** From now on the live block map is one for this view. */
+  watch(view: View): void;
   cancel(): void;
 }
 

@@ -240,7 +240,7 @@ export const STATES = {
  */
 export const BLOCK_CLASSES = [
   { id: 1, key: 'used', label: 'In use', means: 'holds data and stays, unless it turns out to be zero' },
-  { id: 4, key: 'partly', label: 'Partly free', means: 'holds data and free space; a block stays whole' },
+  { id: 4, key: 'held', label: 'Free, but stays', means: 'free space that shares a block with data' },
   {
     id: 5,
     key: 'declined',
@@ -249,7 +249,6 @@ export const BLOCK_CLASSES = [
   },
   { id: 2, key: 'free', label: 'Free', means: 'proved free; will be left out' },
   { id: 3, key: 'zero', label: 'Zero', means: 'found to hold only zeros; left out' },
-  { id: 6, key: 'kept', label: 'Kept', means: 'looked at, and goes into the new image' },
-  { id: 7, key: 'dropped', label: 'Left out', means: 'proved free; not in the new image' },
+  { id: 6, key: 'dropped', label: 'Left out', means: 'proved free; not in the new image' },
   { id: 0, key: 'absent', label: 'Never stored', means: 'takes no room in the file' },
 ];

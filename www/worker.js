@@ -6,14 +6,16 @@
 import { CompactorError, DownloadSink, FileSource, PickerSink, load, open, verify } from '../lib/index.web.js';
 import { compareFiles } from './compare-files.js';
 import { findingsFor } from './findings.js';
+import { toSquares } from './squares.js';
 import { StagedSink } from './staged-sink.js';
 
-/** @import { Calls, Choices, Destination, Estimated, Failure, Request, Told } from './types.js' */
+/** @import { Calls, Choices, Destination, Estimated, Failure, Request, Told, View } from './types.js' */
 /** @import { OpenImage } from '../lib/index.web.js' */
 /** @import { Job } from '../lib/types.js' */
 
 const PROGRESS_EVERY_MS = 100;
 const MAP_EVERY_MS = 250;
+const TICK_EVERY_MS = 500;
 
 /** @type {OpenImage | null} */
 let image = null;
@@ -21,7 +23,8 @@ let image = null;
 let job = null;
 /** The walk that confirms what is free, while nothing else goes on. @type {Job<void> | null} */
 let checking = null;
-let mapCells = 0;
+/** @type {View | null} */
+let view = null;
 
 /** @type {{ [K in keyof Calls]: (...args: Parameters<Calls[K]>) => ReturnType<Calls[K]> | Promise<ReturnType<Calls[K]>> }} */
 const calls = {
@@ -54,7 +57,8 @@ const calls = {
     return Object.fromEntries(Object.entries(variants).map(([name, choices]) => [name, estimateOf(opened, choices)]));
   },
 
-  blockMap: (cells, choices) => dominant(theImage().blockMap(cells, choices)),
+  blockMap: ({ cells, capacity, isPacked }, choices) =>
+    toSquares(theImage().blockMap(cells, choices), capacity, isPacked),
 
   async compact(destination, choices) {
     const sink = sinkFor(destination);
@@ -77,8 +81,8 @@ const calls = {
 
   sameBytes: (made, saved) => compareFiles(made, saved, (done, total) => send({ event: 'compared', done, total })),
 
-  watch(cells) {
-    mapCells = cells;
+  watch(wanted) {
+    view = wanted;
   },
 
   cancel() {
@@ -173,10 +177,10 @@ async function follow(started) {
       progressAt = now;
       send({ event: 'progress', progress: started.progress, percent: started.percentComplete });
     }
-    if (mapCells > 0 && (entered || now - mapAt >= MAP_EVERY_MS)) {
+    if (view && (entered || now - mapAt >= MAP_EVERY_MS)) {
       mapAt = now;
-      const map = started.blockMap(mapCells);
-      if (map) send({ event: 'map', map: dominant(map) });
+      const map = started.blockMap(view.cells);
+      if (map) send({ event: 'map', map: toSquares(map, view.capacity, view.isPacked) });
     }
     if (started.log.length > logged) {
       send({ event: 'log', entries: started.log.slice(logged) });
@@ -184,6 +188,8 @@ async function follow(started) {
     }
   };
 
+  // A phase that tells nothing goes on by the clock.
+  const ticking = setInterval(() => tell(true), TICK_EVERY_MS);
   started.addEventListener('progress', () => tell(false));
   started.addEventListener('state', () => tell(true));
   try {
@@ -191,27 +197,9 @@ async function follow(started) {
     tell(true);
     return result;
   } finally {
+    clearInterval(ticking);
     job = null;
   }
-}
-
-/** The picture's classes by the engine's numbers. */
-const SHOWN_AS = [0, 1, 2, 3, 4, 5, 7];
-
-/**
- * Shows each cell as the class that most of its stored bytes have.
- * @param {import('../lib/types.js').BlockMap} map
- */
-function dominant({ cells, classes, blocksPerCell }) {
-  const shown = Uint8Array.from({ length: cells.length / classes }, (_, cell) => {
-    let most = 0;
-    for (let kind = 1; kind < classes; kind += 1) {
-      const bytes = cells[cell * classes + kind];
-      if (bytes > 0 && (most === 0 || bytes > cells[cell * classes + most])) most = kind;
-    }
-    return SHOWN_AS[most];
-  });
-  return { cells: shown, blocksPerCell };
 }
 
 /** @param {Told} told */

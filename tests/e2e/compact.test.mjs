@@ -19,7 +19,7 @@ test('the sample: estimate, download, proof; only deleted data is gone', { skip:
   assert.match(await card.innerText(), /ext4\s+home/);
   assert.match(
     (await card.locator('canvas[role=img]').getAttribute('aria-label')) ?? '',
-    /in use \d+\s%, .*free \d+\s%/,
+    /in use [\d.]+\sMB \(\d+\s% of what is stored\), .*free [\d.]+\sMB/,
   );
 
   const to = suite.path('sample-out.vhdx');

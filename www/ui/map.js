@@ -1,12 +1,15 @@
-/** The block map with its legend, its text equivalent and a line about the block under the pointer. */
+/** The block map with its legend, its text equivalent and a line about the square that is pointed at. */
 
-import { BlockMapPicture, capacity, countCells, drawSwatch, heightOf } from '../blockmap.js';
-import { bytes, integer, percent } from '../format.js';
+import { BlockMapPicture, capacity, drawSwatch, heightOf } from '../blockmap.js';
+import { bytes, integer, percent, plural } from '../format.js';
+import { ABSENT, isMostlyAbsent } from '../squares.js';
 import { BLOCK_CLASSES } from '../words.js';
-import { el } from './dom.js';
+import { el, size } from './dom.js';
 
 /** @import { DiskImage } from '../image.js' */
-/** @import { BlockMap } from '../types.js' */
+/** @import { BlockMap, InspectReport } from '../types.js' */
+
+let nextId = 1;
 
 /**
  * Fills `section` with the map of `image` and keeps it up to date.
@@ -15,29 +18,35 @@ import { el } from './dom.js';
  * @param {AbortSignal} signal ends the upkeep
  */
 export function mountMap(section, image, signal) {
-  const canvas = el('canvas', { class: 'map-canvas', role: 'img' });
-  const readout = el('p', { class: 'map-readout', 'aria-hidden': 'true' });
+  const readout = el('p', { class: 'map-readout', id: `map-readout-${nextId++}`, 'aria-live': 'polite' });
+  const canvas = el('canvas', { class: 'map-canvas', role: 'img', tabindex: '0', 'aria-describedby': readout.id });
   const legend = el('ul', { class: 'legend' });
-  section.replaceChildren(
-    el('div', { class: 'map-head' }, el('h3', {}, 'What the image holds'), readout),
-    canvas,
-    legend,
-  );
+  const title = image.report && isMostlyAbsent(image.report.blocks) ? 'What the image stores' : 'What the image holds';
+  section.replaceChildren(el('div', { class: 'map-head' }, el('h3', {}, title), readout), canvas, legend);
   const picture = new BlockMapPicture(canvas);
-  // Its place is kept before it is known: as many squares as there will be.
-  const keepPlace = (/** @type {number} */ width) => {
-    const cells = Math.min(capacity(width), image.report?.blocks.total ?? 0);
-    if (!image.map && cells > 0) canvas.style.height = `${heightOf(cells, width)}px`;
-  };
   /** @type {Map<number, HTMLCanvasElement>} */
   const swatches = new Map();
+  let pointed = -1;
 
+  const say = () => {
+    const { map, report } = image;
+    if (map && report) readout.textContent = pointed < 0 ? scaleOf(map, report) : describeSquare(map, report, pointed);
+    picture.mark(pointed);
+  };
   const refresh = () => {
     if (!image.map || !image.report) return;
+    pointed = Math.min(pointed, image.map.firsts.length - 1);
     picture.show(image.map);
-    readout.textContent = scaleOf(image.map, image.report.blockSize);
     canvas.setAttribute('aria-label', describe(image.map));
     showLegend(legend, swatches, image.map);
+    say();
+  };
+  // Its place is kept before it is known: as many squares as there will be.
+  const keepPlace = (/** @type {number} */ width) => {
+    const { total = 0, present = 0, partiallyPresent = 0 } = image.report?.blocks ?? {};
+    const isPacked = isMostlyAbsent({ total, present, partiallyPresent });
+    const squares = Math.min(capacity(width), isPacked ? present + partiallyPresent : total);
+    if (!image.map && squares > 0) canvas.style.height = `${heightOf(squares, width)}px`;
   };
 
   const observer = new ResizeObserver(([entry]) => {
@@ -59,18 +68,28 @@ export function mountMap(section, image, signal) {
     window.matchMedia(query).addEventListener('change', repaint, { signal });
   }
 
+  const point = (/** @type {number} */ square) => {
+    if (square === pointed) return;
+    pointed = square;
+    say();
+  };
+  canvas.addEventListener('pointermove', ({ offsetX, offsetY }) => point(picture.squareAt(offsetX, offsetY)), {
+    signal,
+  });
+  canvas.addEventListener('pointerleave', () => point(-1), { signal });
+  canvas.addEventListener('blur', () => point(-1), { signal });
   canvas.addEventListener(
-    'pointermove',
+    'keydown',
     (event) => {
-      const cell = picture.cellAt(event.offsetX, event.offsetY);
-      if (image.map && image.report) {
-        readout.textContent =
-          cell < 0 ? scaleOf(image.map, image.report.blockSize) : describeCell(image, image.map, cell);
-      }
+      const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -picture.columns, ArrowDown: picture.columns };
+      const by = steps[/** @type {keyof typeof steps} */ (event.key)];
+      const last = (image.map?.firsts.length ?? 0) - 1;
+      if (by === undefined || last < 0) return;
+      event.preventDefault();
+      point(pointed < 0 ? 0 : Math.max(0, Math.min(last, pointed + by)));
     },
     { signal },
   );
-  canvas.addEventListener('pointerleave', refresh, { signal });
   refresh();
 }
 
@@ -80,8 +99,7 @@ export function mountMap(section, image, signal) {
  * @param {BlockMap} map
  */
 function showLegend(legend, swatches, map) {
-  const counts = countCells(map);
-  const shown = BLOCK_CLASSES.filter(({ id }) => counts.has(id));
+  const shown = BLOCK_CLASSES.filter(({ id }) => (map.totals[id] ?? 0) > 0);
   const present = shown.map(({ id }) => id).join();
   if (legend.dataset.shown !== present) {
     legend.dataset.shown = present;
@@ -104,41 +122,49 @@ function showLegend(legend, swatches, map) {
   }
   shown.forEach(({ id }, index) => {
     const share = legend.children[index]?.querySelector('.share');
-    if (share) share.textContent = percent(counts.get(id) ?? 0, map.cells.length);
+    share?.replaceChildren(size(map.totals[id] ?? 0));
   });
 }
 
 /** @param {BlockMap} map */
 function describe(map) {
-  const counts = countCells(map);
-  const parts = BLOCK_CLASSES.filter(({ id }) => counts.has(id)).map(
-    ({ id, label }) => `${label.toLowerCase()} ${percent(counts.get(id) ?? 0, map.cells.length)}`,
-  );
-  return `Map of the image, from the start of the disk to its end: ${parts.join(', ')}.`;
+  const stored = map.totals.reduce((sum, count, id) => sum + (id === ABSENT ? 0 : count), 0);
+  const parts = BLOCK_CLASSES.filter(({ id }) => (map.totals[id] ?? 0) > 0).map(({ id, label }) => {
+    const count = map.totals[id] ?? 0;
+    return `${label.toLowerCase()} ${bytes(count)}${id === ABSENT ? '' : ` (${percent(count, stored)} of what is stored)`}`;
+  });
+  const order = map.isPacked
+    ? 'what the image stores, in the order of the disk'
+    : 'the disk, from its start to its end';
+  return `Map of ${order}: ${parts.join(', ')}. With the arrow keys, each square is told.`;
 }
 
 /**
  * @param {BlockMap} map
- * @param {number} blockSize
+ * @param {InspectReport} report
  */
-function scaleOf(map, blockSize) {
-  const blocks = map.blocksPerCell;
+function scaleOf({ firsts, lasts, isPacked }, { blockSize }) {
+  const blocks = (lasts[0] ?? 0) - (firsts[0] ?? 0) + 1;
+  const what = isPacked ? 'only what is stored is shown; ' : '';
   return blocks === 1
-    ? `each square is one block of ${bytes(blockSize)}`
-    : `each square is ${integer(blocks)} blocks, ${bytes(blockSize * blocks)}`;
+    ? `${what}each square is one block of ${bytes(blockSize)}`
+    : `${what}each square is about ${plural(blocks, 'block')}, ${bytes(blockSize * blocks)}`;
 }
 
 /**
- * @param {DiskImage} image
  * @param {BlockMap} map
- * @param {number} cell
+ * @param {InspectReport} report
+ * @param {number} square
  */
-function describeCell({ report }, map, cell) {
-  if (!report) return '';
-  const span = report.blockSize * map.blocksPerCell;
-  const kind = BLOCK_CLASSES.find(({ id }) => id === map.cells[cell]);
-  const start = cell * span;
-  const volume = report.volumes.find((one) => one.start < start + span && start < one.start + one.length);
-  const where = volume ? `, ${volume.fileSystem}` : '';
-  return `${kind?.label ?? ''} · at ${bytes(start)}${where}`;
+function describeSquare(map, { blockSize, volumes, virtualSize }, square) {
+  const first = map.firsts[square] ?? 0;
+  const last = map.lasts[square] ?? 0;
+  const start = first * blockSize;
+  const end = Math.min(virtualSize, (last + 1) * blockSize);
+  const parts = BLOCK_CLASSES.map(({ id, label }) => ({ id, label, count: map.bytes[square * map.classes + id] ?? 0 }))
+    .filter(({ count }) => count > 0)
+    .map(({ label, count }) => `${label.toLowerCase()} ${bytes(count)}`);
+  const volume = volumes.find((one) => one.start < end && start < one.start + one.length);
+  const where = first === last ? `block ${integer(first)}` : `blocks ${integer(first)} to ${integer(last)}`;
+  return `${where}, at ${bytes(start)}${volume ? `, ${volume.fileSystem}` : ''}: ${parts.join(', ')}`;
 }
