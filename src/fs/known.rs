@@ -163,7 +163,6 @@ mod tests {
                 &[(0x1018, b"\xC6\x85\x73\xF6\x66\xCE\x90\xA9\xD9\x6A\x60\xCF\x80\x3D\xF7\xEF")],
             ),
             ("ReFS", NotSupported, &[(3, b"ReFS\0\0\0\0")]),
-            ("XFS", NotSupported, &[(0, b"XFSB")]),
             ("Btrfs", NotSupported, &[(0x1_0040, b"_BHRfS_M")]),
             ("APFS", NotSupported, &[(32, b"NXSB")]),
             ("HFS+", NotSupported, &[(1024, b"H+\0\x04")]),
@@ -191,7 +190,9 @@ mod tests {
 
     #[test]
     fn one_native_file_system_goes_to_its_reader() {
-        for parts in [&EXT[..], &[(0, FAT), BOOT], &[(3, b"NTFS    ")], &[(3, b"EXFAT   ")], &[]] {
+        for parts in
+            [&EXT[..], &[(0, FAT), BOOT], &[(3, b"NTFS    ")], &[(3, b"EXFAT   ")], &[(0, b"XFSB")], &[]]
+        {
             assert_eq!(declined(parts), None, "{parts:?}");
         }
         assert_eq!(declined(&[(4086, b"SWAPSPACE2"), (1024, &[1, 0, 0, 0])]), None);

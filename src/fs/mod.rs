@@ -21,6 +21,7 @@ mod nested;
 mod ntfs;
 mod swap;
 pub mod witness;
+mod xfs;
 
 use crate::error::{Error, Site, Warning};
 use crate::extents::Extents;
@@ -124,7 +125,7 @@ impl Decline {
 pub enum DeclineReason {
     /// No file system that is known.
     Unrecognised,
-    /// Known by name, and its free space is not understood (XFS, Btrfs, `ReFS`, APFS, LVM2, …).
+    /// Known by name, and its free space is not understood (Btrfs, `ReFS`, APFS, LVM2, …).
     NotSupported,
     /// A feature flag that is not understood.
     UnknownFeature,
@@ -231,6 +232,7 @@ const fn reader(native: Native) -> Probe {
         Native::ExFat => exfat::probe,
         Native::Fat => fat::probe,
         Native::Swap => swap::probe,
+        Native::Xfs => xfs::probe,
     }
 }
 

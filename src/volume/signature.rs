@@ -39,6 +39,8 @@ pub enum Class {
 pub enum Native {
     /// ext2, ext3 and ext4.
     Ext,
+    /// XFS.
+    Xfs,
     /// NTFS.
     Ntfs,
     /// exFAT.
@@ -224,7 +226,6 @@ const FIXED: &[(Class, &str, u64, &[u8])] = &[
     (Class::Encrypted, "LUKS1", 0, b"LUKS\xBA\xBE\x00\x01"),
     (Class::Encrypted, "LUKS2", 0, b"LUKS\xBA\xBE\x00\x02"),
     (Class::Foreign, "ReFS", 3, b"ReFS\0\0\0\0"),
-    (Class::Foreign, "XFS", 0, b"XFSB"),
     (Class::Foreign, "Btrfs", 0x1_0040, b"_BHRfS_M"),
     (Class::Foreign, "bcachefs", 0x1018, BCACHEFS),
     (Class::Foreign, "APFS", 32, b"NXSB"),
@@ -246,6 +247,7 @@ const FIXED: &[(Class, &str, u64, &[u8])] = &[
     (Class::Foreign, "BFS", 0, b"\xCE\xFA\xAD\x1B"),
     (Class::Foreign, "BeFS", 0x220, b"1SFB"),
     (Class::Foreign, "VxFS", 0x400, b"\xF5\xFC\x01\xA5"),
+    (Class::Native(Native::Xfs), "XFS", 0, b"XFSB"),
     (Class::Native(Native::Ntfs), "NTFS", 3, b"NTFS    "),
     (Class::Native(Native::ExFat), "exFAT", 3, b"EXFAT   "),
     (Class::Native(Native::Fat), "FAT", 0x36, b"FAT12   "),

@@ -1,0 +1,325 @@
+//! The superblock: where everything lies, and whether it may be believed.
+//!
+//! ```text
+//!   sector 0     1     2     3                                        next allocation group
+//!   │ superblock │ AGF │ AGI │ AGFL │ trees, inodes, files, log …     │ superblock copy │ AGF │ …
+//! ```
+//! Block numbers in files are "allocation group number, then block in the group" with a power of two of room
+//! for the second part; on the disk the groups follow each other without gaps. The copies in the other groups
+//! are never used: they are only as new as the last `xfs_growfs`.
+//!
+//! Source: XFS Algorithms & Data Structures, "Superblocks"; the kernel's `xfs_format.h`.
+
+use std::ops::Range;
+
+use zerocopy::byteorder::{BE, LE, U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
+
+use super::features::{self, FINOBT, META_UUID, REFLINK, RMAPBT, SPARSE_INODES, V4_LAZY_COUNT, V4_LOG_V2};
+use super::{damaged, site};
+use crate::checksum::{crc32c, crc32c_append};
+use crate::error::Site;
+use crate::fs::Stop;
+use crate::io::{ReadAt, read_struct, read_vec};
+use crate::units::{Space, add, index, mul};
+
+pub(super) const SUPERBLOCK: Site = Site { structure: "XFS superblock", space: Space::Volume, offset: 0 };
+
+const MAGIC: [u8; 4] = *b"XFSB";
+/// The fewest blocks that a group may have.
+const MIN_GROUP_BLOCKS: u32 = 64;
+/// Where the checksum of the superblock stands in it.
+const CRC_AT: usize = 224;
+/// What stands in place of an LSN that was never given.
+const NO_LSN: u64 = u64::MAX;
+
+#[derive(FromBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(super) struct RawSuperblock {
+    magic: [u8; 4],
+    blocksize: U32<BE>,
+    dblocks: U64<BE>,
+    rblocks: U64<BE>,
+    rextents: U64<BE>,
+    uuid: [u8; 16],
+    logstart: U64<BE>,
+    _inodes: [u8; 24],
+    _rextsize: U32<BE>,
+    agblocks: U32<BE>,
+    agcount: U32<BE>,
+    _rbmblocks: U32<BE>,
+    logblocks: U32<BE>,
+    pub(super) versionnum: U16<BE>,
+    sectsize: U16<BE>,
+    inodesize: U16<BE>,
+    inopblock: U16<BE>,
+    fname: [u8; 12],
+    blocklog: u8,
+    _sectlog: u8,
+    inodelog: u8,
+    inopblog: u8,
+    agblklog: u8,
+    _rextslog: u8,
+    inprogress: u8,
+    _imax_pct: u8,
+    icount: U64<BE>,
+    _ifree: U64<BE>,
+    fdblocks: U64<BE>,
+    _frextents: U64<BE>,
+    _quotas_and_layout: [u8; 40],
+    features2: U32<BE>,
+    bad_features2: U32<BE>,
+    _features_compat: U32<BE>,
+    pub(super) features_ro_compat: U32<BE>,
+    pub(super) features_incompat: U32<BE>,
+    pub(super) features_log_incompat: U32<BE>,
+    _crc: U32<LE>,
+    _spino_align: U32<BE>,
+    _pquotino: U64<BE>,
+    lsn: U64<BE>,
+    meta_uuid: [u8; 16],
+}
+
+impl RawSuperblock {
+    /// The superblock, if it is one of XFS.
+    pub(super) fn read(volume: &dyn ReadAt) -> Option<Self> {
+        let raw: Self = read_struct(volume, 0).ok()?;
+        (raw.magic == MAGIC).then_some(raw)
+    }
+
+    /// The label, or none.
+    pub(super) fn label(&self) -> Option<String> {
+        let end = self.fname.iter().position(|&byte| byte == 0).unwrap_or(self.fname.len());
+        let text = String::from_utf8_lossy(self.fname.get(..end)?).into_owned();
+        (!text.is_empty()).then_some(text)
+    }
+
+    /// The second feature flags of version 4: some old kernels wrote them four bytes too late.
+    pub(super) fn features2(&self) -> u32 {
+        self.features2.get() | self.bad_features2.get()
+    }
+
+    fn ro_compat(&self, bit: u32, v5: bool) -> bool {
+        v5 && self.features_ro_compat.get() & bit != 0
+    }
+}
+
+/// A file system that is understood: where its parts lie, all checked to lie inside the volume.
+#[derive(Debug, Clone)]
+pub(super) struct Fs {
+    pub(super) block_size: u64,
+    pub(super) blocks: u64,
+    group_blocks: u32,
+    pub(super) groups: u32,
+    /// How many bits of a file system block number count the block in its group.
+    group_log: u8,
+    pub(super) sector: u64,
+    pub(super) inode_size: u64,
+    /// How many inodes a block has, as a power of two.
+    pub(super) inodes_log: u8,
+    pub(super) v5: bool,
+    /// Whether the log may be of version 2.
+    pub(super) log_v2: bool,
+    /// Whether the superblock's counters are brought up to date at unmount only.
+    pub(super) lazy_count: bool,
+    pub(super) sparse_inodes: bool,
+    pub(super) finobt: bool,
+    pub(super) rmapbt: bool,
+    pub(super) reflink: bool,
+    /// The UUID that a person sees, which the log bears.
+    pub(super) uuid: [u8; 16],
+    /// The UUID that the metadata bears.
+    pub(super) meta_uuid: [u8; 16],
+    /// The group of the log, and its blocks in it.
+    pub(super) log: (u32, Range<u32>),
+    /// What the superblock says is free, and how many inodes there are.
+    pub(super) free_blocks: u64,
+    pub(super) inodes: u64,
+    superblock_lsn: u64,
+    /// Where the log ends: nothing on the disk can be newer.
+    pub(super) head: u64,
+}
+
+impl Fs {
+    /// Understands a superblock, or declines.
+    pub(super) fn parse(raw: &RawSuperblock, volume: &dyn ReadAt) -> Result<Self, Stop> {
+        let v5 = features::check(raw)?;
+        let version = raw.versionnum.get();
+        let sector = u64::from(raw.sectsize.get());
+        let block_size = u64::from(raw.blocksize.get());
+        if !(512..=1 << 15).contains(&sector) || !sector.is_power_of_two() {
+            return Err(damaged("its sector size is impossible", SUPERBLOCK));
+        }
+        if !(512..=1 << 16).contains(&block_size)
+            || !block_size.is_power_of_two()
+            || block_size < sector
+            || block_size.trailing_zeros() != u32::from(raw.blocklog)
+        {
+            return Err(damaged("its block size is impossible", SUPERBLOCK));
+        }
+        if v5 {
+            check_crc(volume, sector)?;
+        }
+        if raw.inprogress != 0 {
+            return Err(damaged("it was never finished being made", SUPERBLOCK));
+        }
+        if raw.rblocks.get() != 0 || raw.rextents.get() != 0 {
+            return Err(features::unknown("It has a realtime section."));
+        }
+        if raw.logstart.get() == 0 {
+            return Err(features::unknown(
+                "Its log is on another device, so whether the file system is clean cannot be told.",
+            ));
+        }
+        let inode_size = u64::from(raw.inodesize.get());
+        let per_block = u64::from(raw.inopblock.get());
+        if !(256..=2048).contains(&inode_size)
+            || !inode_size.is_power_of_two()
+            || inode_size.trailing_zeros() != u32::from(raw.inodelog)
+            || per_block.checked_mul(inode_size) != Some(block_size)
+            || !per_block.is_power_of_two()
+            || per_block.trailing_zeros() != u32::from(raw.inopblog)
+        {
+            return Err(damaged("its inode size is impossible", SUPERBLOCK));
+        }
+        let group_blocks = raw.agblocks.get();
+        let (groups, blocks) = (raw.agcount.get(), raw.dblocks.get());
+        let full = mul(u64::from(groups.saturating_sub(1)), group_blocks.into(), "the allocation groups")?;
+        // Saturates for no group at all only, which is refused here.
+        let last = blocks.checked_sub(full);
+        if groups == 0
+            || group_blocks < MIN_GROUP_BLOCKS
+            || last.is_none_or(|last| last < MIN_GROUP_BLOCKS.into() || last > group_blocks.into())
+            || group_blocks.checked_next_power_of_two().map(u32::trailing_zeros) != Some(raw.agblklog.into())
+            || raw.agblklog.checked_add(raw.inopblog).is_none_or(|bits| bits > 32)
+        {
+            return Err(damaged("its allocation groups do not fit its size", SUPERBLOCK));
+        }
+        if mul(blocks, block_size, "the volume")? > volume.size() {
+            return Err(damaged("it is larger than its partition", SUPERBLOCK));
+        }
+        if mul(raw.icount.get(), inode_size, "the inodes")
+            .ok()
+            .is_none_or(|bytes| bytes > blocks.saturating_mul(block_size))
+        {
+            return Err(damaged("it has more inodes than fit it", SUPERBLOCK));
+        }
+        let mut fs = Self {
+            block_size,
+            blocks,
+            group_blocks,
+            groups,
+            group_log: raw.agblklog,
+            sector,
+            inode_size,
+            inodes_log: raw.inopblog,
+            v5,
+            log_v2: v5 || version & V4_LOG_V2 != 0,
+            lazy_count: v5 || raw.features2() & V4_LAZY_COUNT != 0,
+            sparse_inodes: v5 && raw.features_incompat.get() & SPARSE_INODES != 0,
+            finobt: raw.ro_compat(FINOBT, v5),
+            rmapbt: raw.ro_compat(RMAPBT, v5),
+            reflink: raw.ro_compat(REFLINK, v5),
+            uuid: raw.uuid,
+            meta_uuid: if v5 && raw.features_incompat.get() & META_UUID != 0 {
+                raw.meta_uuid
+            } else {
+                raw.uuid
+            },
+            log: (0, 0..0),
+            free_blocks: raw.fdblocks.get(),
+            inodes: raw.icount.get(),
+            superblock_lsn: if v5 { raw.lsn.get() } else { 0 },
+            head: 0,
+        };
+        let (group, start) = fs.split(raw.logstart.get());
+        fs.bytes(group, start, raw.logblocks.get(), &|| SUPERBLOCK)?;
+        fs.log = (group, start..start.saturating_add(raw.logblocks.get()));
+        Ok(fs)
+    }
+
+    /// Remembers where the log ends, which the superblock must not be ahead of.
+    pub(super) fn with_head(mut self, head: u64) -> Result<Self, Stop> {
+        self.head = head;
+        self.check_lsn(self.superblock_lsn, SUPERBLOCK)?;
+        Ok(self)
+    }
+
+    /// Declines for metadata that is newer than the end of the log: then the log is not the one that goes
+    /// with it, and being clean means nothing.
+    pub(super) fn check_lsn(&self, lsn: u64, at: Site) -> Result<(), Stop> {
+        if lsn <= self.head || lsn == NO_LSN {
+            return Ok(());
+        }
+        Err(damaged("this structure is newer than the end of the log", at))
+    }
+
+    /// How many blocks a group has.
+    pub(super) fn group_len(&self, group: u32) -> u64 {
+        // Cannot saturate: `parse` has found all groups to lie inside `blocks`.
+        let before = u64::from(group).saturating_mul(self.group_blocks.into());
+        self.blocks.saturating_sub(before).min(self.group_blocks.into())
+    }
+
+    /// The group and the block in it of a file system block number.
+    pub(super) fn split(&self, block: u64) -> (u32, u32) {
+        let group = block.checked_shr(self.group_log.into()).unwrap_or(0);
+        let mask = 1u64.checked_shl(self.group_log.into()).unwrap_or(0).wrapping_sub(1);
+        // A group number that does not fit 32 bits is no group, which `bytes` refuses.
+        let group = u32::try_from(group).unwrap_or(u32::MAX);
+        (group, u32::try_from(block & mask).unwrap_or(u32::MAX))
+    }
+
+    /// The number of an inode of a group.
+    pub(super) fn inode_number(&self, group: u32, inode: u32) -> u64 {
+        let shift = u32::from(self.group_log).saturating_add(self.inodes_log.into());
+        u64::from(group).checked_shl(shift).unwrap_or(0) | u64::from(inode)
+    }
+
+    /// The bytes of `count` blocks of a group, which must all lie in it; `at` says who claims them.
+    pub(super) fn bytes(
+        &self,
+        group: u32,
+        start: u32,
+        count: u32,
+        at: &dyn Fn() -> Site,
+    ) -> Result<Range<u64>, Stop> {
+        let end = add(start.into(), count.into(), "an extent")?;
+        if count == 0 || group >= self.groups || end > self.group_len(group) {
+            let what = format!("blocks {start} to {end} of allocation group {group} do not exist");
+            return Err(damaged(&what, at()));
+        }
+        let first = mul(group.into(), self.group_blocks.into(), "a block")?;
+        let byte = |block| mul(add(first, block, "a block")?, self.block_size, "a block");
+        Ok(byte(start.into())?..byte(end)?)
+    }
+
+    /// Where one of the four header sectors of a group stands.
+    pub(super) fn header_at(&self, group: u32, sector: u64) -> Result<u64, Stop> {
+        let first = self.bytes(group, 0, 1, &|| SUPERBLOCK)?.start;
+        Ok(add(first, mul(sector, self.sector, "a header")?, "a header")?)
+    }
+
+    /// How many blocks the four header sectors of a group take.
+    pub(super) fn header_blocks(&self) -> u32 {
+        let bytes = self.sector.saturating_mul(4); // at most 128 KiB
+        u32::try_from(bytes.div_ceil(self.block_size)).unwrap_or(u32::MAX)
+    }
+}
+
+/// Whether the checksum that stands at `at` in a structure is that of all its other bytes.
+pub(super) fn crc_fits(bytes: &[u8], at: usize) -> bool {
+    let Some((head, tail)) = bytes.split_at_checked(at) else { return false };
+    let Some((stored, tail)) = tail.split_first_chunk::<4>() else { return false };
+    let crc = crc32c_append(crc32c_append(crc32c(head), &[0; 4]), tail);
+    u32::from_le_bytes(*stored) == crc
+}
+
+fn check_crc(volume: &dyn ReadAt, sector: u64) -> Result<(), Stop> {
+    let bytes = read_vec(volume, 0, index(sector, "a sector")?)?;
+    if crc_fits(&bytes, CRC_AT) {
+        return Ok(());
+    }
+    let offset = u64::try_from(CRC_AT).unwrap_or(0);
+    Err(damaged("the checksum of its superblock is wrong", site("XFS superblock", offset)))
+}
