@@ -4,3 +4,4 @@ mod ext;
 mod fat;
 mod nested;
 mod ntfs;
+mod xfs;

@@ -20,6 +20,7 @@ pub mod ext;
 pub mod fat;
 mod images;
 pub mod ntfs;
+pub mod xfs;
 
 pub use images::{reads_as, unpack};
 
