@@ -1,6 +1,6 @@
 /** The command: asks the library, prints what it says, and gives the exit code. */
 import { readFileSync } from 'node:fs';
-import { CompactorError, PathSink, PathSource, compact, inspect, verify } from '../lib/index.node.js';
+import { CompactorError, PathSink, PathSource, compact, open, verify } from '../lib/index.node.js';
 import { json } from '../lib/text.js';
 import { UsageError, help, parse } from './args.js';
 import { interruptible } from './interrupt.js';
@@ -42,8 +42,13 @@ async function ask(/** @type {Question} */ { command, files, parents, force, opt
   const image = new PathSource(first);
   const all = { ...options, parents: parents.map((path) => new PathSource(path)) };
   if (command === 'inspect') {
-    const report = await inspect(image, all);
-    return { report, lines: inspectLines(report) };
+    const opened = await open(image, all);
+    try {
+      await follow(opened.check());
+      return { report: opened.report, lines: inspectLines(opened.report) };
+    } finally {
+      opened.close();
+    }
   }
   if (command === 'verify') {
     const report = await follow(await verify(image, new PathSource(second), all));

@@ -37,6 +37,7 @@ export class OpenImage {
   #image;
   #sources;
   #checked = false;
+  #options;
 
   /**
    * @param {Engine} engine
@@ -48,6 +49,7 @@ export class OpenImage {
     for (const file of [source, ...parents]) refuseSplitSet(file);
     this.#engine = engine;
     this.#sources = [source, ...parents];
+    this.#options = options;
     this.#image = attempt(() => engine.OpenImage.open(source, parents, options.trustParent), 'read-failed');
     this.report = attempt(() => this.#image.report(forEngine(options)));
   }
@@ -127,6 +129,7 @@ export class OpenImage {
     control.phase('check', 0);
     await step(control, (budget) => this.#image.checkStep(budget));
     this.#checked = true;
+    this.report = this.inspect(this.#options);
   }
 
   /**

@@ -53,6 +53,7 @@ export async function open(image, options = {}) {
 export async function inspect(image, options = {}) {
   const opened = await open(image, options);
   try {
+    await opened.check().result;
     return opened.report;
   } finally {
     opened.close();

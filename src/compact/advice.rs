@@ -12,7 +12,7 @@ use super::plan::Plan;
 use crate::error::Result;
 use crate::fs::{Decline, DeclineReason, Mapping};
 use crate::image::{DiskType, Format};
-use crate::volume::Scheme;
+use crate::volume::{LOST_FILE_SYSTEM, Scheme};
 
 /// A part below this share of the new image is not worth a word.
 const WORTH_A_WORD: u64 = 50;
@@ -93,13 +93,19 @@ pub(super) fn of_part(plan: &Plan, part: &Part) -> Result<Option<Reason>> {
             Mapping::Mapped(_) => return Ok(None),
         },
         (PartKind::BehindEnd, Some(findings)) => behind_end(findings),
+        (PartKind::NoPartition | PartKind::Unknown, _) if has_lost_file_system(plan) => (
+            // The warning that was given says what happened and what restores it; nothing is to be let go here.
+            "It is most likely a file system over which a partition table was written. All of it is kept: read the \
+             warning before anything else is done with this disk."
+                .to_owned(),
+            Vec::new(),
+        ),
         (PartKind::NoPartition, _) => (
             "It lies in no partition: left behind by a partition that was deleted or made smaller, or used by a boot \
-             loader. What of it is zero goes. If you know that nothing is meant to be there, make a partition over it in \
-             the guest, discard that, and compact again."
+             loader. What of it is zero goes. If you know that nothing is meant to be there, extend the partition before \
+             it and its file system over it in the guest: then it counts as free, and goes next time."
                 .to_owned(),
-            // util-linux, blkdiscard(8): it destroys what is in the partition, which is the purpose.
-            if trims(plan) { vec!["sudo blkdiscard /dev/sdX9"] } else { Vec::new() },
+            Vec::new(),
         ),
         (PartKind::Unknown, _) if plan.options.mode != Mode::Zero && plan.disk().is_complete() => {
             let (how, commands) = release(plan, "");
@@ -227,6 +233,10 @@ fn release(plan: &Plan, name: &str) -> (String, Vec<&'static str>) {
 /// (MS-VHDX 2.5.1.1, UNMAPPED blocks); a VHD has no state for it, and XCP-ng's guests get none.
 fn trims(plan: &Plan) -> bool {
     plan.analysis().top().format == Format::Vhdx
+}
+
+fn has_lost_file_system(plan: &Plan) -> bool {
+    plan.analysis().warnings().iter().any(|warning| warning.code == LOST_FILE_SYSTEM)
 }
 
 /// The volume for a sentence, as people count.

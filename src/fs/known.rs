@@ -76,10 +76,7 @@ fn decline(first: &Claim, others: &[Claim]) -> Decline {
         ),
         Class::Foreign => Decline::new(
             DeclineReason::NotSupported,
-            format!(
-                "The free space of {name} is not understood here; only zeros are dropped. Fill its free \
-                 space with zeros in the running machine first to save more.{also}"
-            ),
+            format!("The free space of {name} is not understood here; only zeros are dropped.{also}"),
         ),
         Class::Native(_) => Decline::new(
             DeclineReason::Inconsistent,

@@ -132,7 +132,7 @@ impl Place {
             format!("Then run `e2fsck -b {} -B {} DISK`.", self.block, self.block_size)
         };
         Warning::new(
-            "ext-under-partition-table",
+            super::LOST_FILE_SYSTEM,
             format!(
                 "A Linux file system (ext2, ext3 or ext4{label}, {size} MiB) filled this disk before a partition \
                  table was written over it, as Windows does with a disk that a person lets it initialise. Its files \

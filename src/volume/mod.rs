@@ -30,6 +30,9 @@ use self::signature::Claim;
 use crate::error::{Error, Result, Warning};
 use crate::io::{ReadAt, Segments};
 
+/// The code of the warning that a file system lies under a partition table that was written over it.
+pub const LOST_FILE_SYSTEM: &str = "ext-under-partition-table";
+
 /// How the disk is divided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scheme {
