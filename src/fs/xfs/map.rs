@@ -97,7 +97,8 @@ pub(super) fn free_map(fs: &Fs, volume: &dyn ReadAt) -> Result<FreeMap, Stop> {
     let free_bytes = mul(free_blocks, fs.block_size, "the free space")?;
     // The free blocks were found to lie apart from each other, inside the groups.
     let used_bytes = mul(fs.blocks.saturating_sub(free_blocks), fs.block_size, "the used space")?;
-    Ok(FreeMap { free, free_bytes, used_bytes, on_request: Vec::new() })
+    let spans = mul(fs.blocks, fs.block_size, "the size of the file system")?;
+    Ok(FreeMap { free, free_bytes, used_bytes, spans, on_request: Vec::new() })
 }
 
 /// Adds the free extents of a group to `free`.
