@@ -1,9 +1,11 @@
 /**
  * `npm run bench`: the command beside qemu-img, on the same images in the same run, as ratios.
- * `npm run bench -- 127 --runs=5` takes the images whose names start so, five times each.
+ * `npm run bench -- a: b: --runs=7` takes the images whose names start so, seven times each. The first run of each task
+ * warms the caches and is not counted.
  */
+import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync, statSync } from 'node:fs';
-import { cpus, tmpdir } from 'node:os';
+import { cpus, loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { Stop, main, say } from '../scripts/lib/console.mjs';
@@ -12,22 +14,26 @@ import { which } from '../scripts/lib/process.mjs';
 import { prepareCommandLine } from '../scripts/lib/setup.mjs';
 import { qemuImg } from '../tests/support/tools.mjs';
 import { cases } from './cases.mjs';
-import { costOf, typical } from './measure.mjs';
+import { costOf, median, spread } from './measure.mjs';
 
+/** @import { Case, Task } from './cases.mjs' */
 /** @import { Cost } from './measure.mjs' */
 
 await main(async () => {
   const { values, positionals } = parseArgs({
-    options: { runs: { type: 'string', default: '3' } },
+    options: { runs: { type: 'string', default: '5' } },
     allowPositionals: true,
   });
   if (!which('qemu-img')) throw new Stop('The bench compares with qemu-img: install the package qemu-utils.');
   await prepareCommandLine();
   const [version] = qemuImg('--version').split('\n');
   console.log(`${cpus().length} × ${cpus()[0]?.model}, Node ${process.version}, ${version}`);
-  console.log(`Medians of ${values.runs} runs; memory is the peak of the process; ratios are ours to theirs.\n`);
-  row('image', 'task', 's', 'MiB', 'qemu-img s', 'MiB', 'time', 'memory', 'output');
-  row(...Array.from({ length: 9 }, () => '---'));
+  console.log(
+    `Medians of ${values.runs} runs by turns [least–most]; what else the machine does: load ${loadavg()[0]}.`,
+  );
+  console.log('CPU is what the process used, in user and system time. Ratios are to the task that is named.\n');
+  row('image', 'task', 'seconds', 'CPU s', 'peak MB', 'output MB', 'time ratio', 'CPU ratio');
+  row(...Array.from({ length: 8 }, () => '---'));
   for (const one of cases) {
     if (positionals.length > 0 && !positionals.some((start) => one.name.startsWith(start))) continue;
     if (one.skip) say(`skipped: ${one.name}: ${one.skip}`);
@@ -35,45 +41,53 @@ await main(async () => {
   }
 });
 
-/** @param {import('./cases.mjs').Case} one @param {number} runs */
+/** @param {Case} one @param {number} runs */
 async function measure({ name, make, tasks }, runs) {
   const folder = mkdtempSync(join(tmpdir(), 'vhd-compactor-bench-'));
   try {
     const image = make(folder);
-    for (const task of tasks) await compare(name, task, image, folder, runs);
+    // Nothing of the making is still on its way to the disk.
+    spawnSync('sync');
+    const results = tasks.map((task) => ({
+      task,
+      output: join(folder, 'output'),
+      costs: /** @type {Cost[]} */ ([]),
+      size: 0,
+    }));
+    // By turns, so that what else the machine does falls on all.
+    for (let run = 0; run <= runs; run += 1) {
+      for (const result of results) {
+        rmSync(result.output, { force: true });
+        const cost = await costOf(commandOf(result.task, image, result.output));
+        if (run > 0) result.costs.push(cost);
+        result.size = statSync(result.output, { throwIfNoEntry: false })?.size ?? 0;
+      }
+    }
+    for (const { task, costs, size } of results) {
+      const other = results.find((result) => result.task.what === task.against)?.costs;
+      const ratio = (/** @type {'seconds' | 'cpu'} */ key) =>
+        other ? (median(costs, key) / median(other, key)).toFixed(2) : '';
+      row(
+        name,
+        task.what,
+        `${median(costs, 'seconds').toFixed(2)} [${spread(costs, 'seconds')}]`,
+        median(costs, 'cpu').toFixed(2),
+        (median(costs, 'peak') / 2 ** 20).toFixed(0),
+        size ? (size / 2 ** 20).toFixed(0) : '',
+        ratio('seconds'),
+        ratio('cpu'),
+      );
+    }
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
 }
 
-/**
- * @param {string} name @param {import('./cases.mjs').Task} task @param {string} image @param {string} folder
- * @param {number} runs
- */
-async function compare(name, { what, ours, theirs }, image, folder, runs) {
-  const command = [process.execPath, inRoot('cli/vhd-compactor.js')];
-  const outputs = [join(folder, 'ours'), join(folder, 'theirs')];
-  /** @type {{ ours: Cost[], theirs: Cost[] }} */
-  const costs = { ours: [], theirs: [] };
-  // By turns, so that what else the machine does falls on both.
-  for (let run = 0; run < runs; run += 1) {
-    for (const output of outputs) rmSync(output, { force: true });
-    costs.ours.push(await costOf([...command, ...ours(image, outputs[0])]));
-    costs.theirs.push(await costOf(['qemu-img', ...theirs(image, outputs[1])]));
-  }
-  const [mine, other] = [typical(costs.ours), typical(costs.theirs)];
-  const [size, otherSize] = outputs.map((output) => statSync(output, { throwIfNoEntry: false })?.size);
-  row(
-    name,
-    what,
-    mine.seconds.toFixed(2),
-    (mine.peakMiB ?? 0).toFixed(0),
-    other.seconds.toFixed(2),
-    (other.peakMiB ?? 0).toFixed(0),
-    (mine.seconds / other.seconds).toFixed(2),
-    mine.peakMiB && other.peakMiB ? (mine.peakMiB / other.peakMiB).toFixed(2) : '–',
-    size && otherSize ? (size / otherSize).toFixed(3) : '–',
-  );
+/** @param {Task} task @param {string} image @param {string} output */
+function commandOf({ program, args, sync }, image, output) {
+  const command = program === 'ours' ? [process.execPath, inRoot('cli/vhd-compactor.js')] : [program];
+  const line = [...command, ...args(image, output)];
+  return sync ? ['sh', '-c', '"$@" && sync "$0"', output, ...line] : line;
 }
 
 function row(/** @type {string[]} */ ...cells) {

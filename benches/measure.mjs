@@ -1,8 +1,9 @@
 /** Time and memory of a program, from outside. */
 import { existsSync } from 'node:fs';
+import { Stop } from '../scripts/lib/console.mjs';
 import { attempt } from '../scripts/lib/process.mjs';
 
-/** @typedef {{ seconds: number, peakMiB: number | null }} Cost */
+/** @typedef {{ seconds: number, cpu: number, peak: number }} Cost seconds of time and of processors, bytes of memory */
 
 // GNU time: what the kernel says of a finished child.
 const gnuTime = '/usr/bin/time';
@@ -12,24 +13,24 @@ const gnuTime = '/usr/bin/time';
  * @param {string[]} commandLine @returns {Promise<Cost>}
  */
 export async function costOf(commandLine) {
-  const measured = existsSync(gnuTime) ? [gnuTime, '-f', 'peak %M', ...commandLine] : commandLine;
-  const [command = '', ...args] = measured;
+  if (!existsSync(gnuTime)) throw new Stop('The bench measures with GNU time: install the package time.');
   const started = performance.now();
-  const { code, output } = await attempt(command, args);
+  const { code, output } = await attempt(gnuTime, ['-f', 'cost %U %S %M', ...commandLine]);
   const seconds = (performance.now() - started) / 1000;
-  if (code !== 0) throw new Error(`${commandLine.join(' ')} failed:\n${output}`);
-  const peak = /^peak (\d+)$/m.exec(output)?.[1];
-  return { seconds, peakMiB: peak ? Number(peak) / 1024 : null };
+  const [, user, system, peak] = /^cost (\S+) (\S+) (\d+)$/m.exec(output) ?? [];
+  if (code !== 0 || !peak) throw new Error(`${commandLine.join(' ')} failed:\n${output}`);
+  return { seconds, cpu: Number(user) + Number(system), peak: Number(peak) * 1024 };
 }
 
-/** The medians of several costs. */
-export const typical = (/** @type {Cost[]} */ costs) => ({
-  seconds: median(costs.map(({ seconds }) => seconds)),
-  peakMiB: costs[0]?.peakMiB === null ? null : median(costs.map(({ peakMiB }) => peakMiB ?? 0)),
-});
-
-function median(/** @type {number[]} */ values) {
-  const sorted = [...values].sort((a, b) => a - b);
+/** @param {Cost[]} costs @param {keyof Cost} key */
+export function median(costs, key) {
+  const sorted = costs.map((cost) => cost[key]).sort((a, b) => a - b);
   const middle = sorted.length >> 1;
   return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+}
+
+/** The least and the most. @param {Cost[]} costs @param {keyof Cost} key */
+export function spread(costs, key) {
+  const values = costs.map((cost) => cost[key]);
+  return `${Math.min(...values).toFixed(2)}–${Math.max(...values).toFixed(2)}`;
 }

@@ -1,6 +1,6 @@
 /** The command: asks the library, prints what it says, and gives the exit code. */
 import { readFileSync } from 'node:fs';
-import { CompactorError, PathSink, PathSource, compact, open, verify } from '../lib/index.node.js';
+import { CompactorError } from '../lib/errors.js';
 import { json } from '../lib/text.js';
 import { UsageError, help, parse } from './args.js';
 import { interruptible } from './interrupt.js';
@@ -38,6 +38,8 @@ async function answer(/** @type {Question} */ question) {
 
 /** @returns {Promise<{ report: unknown, lines: string[] }>} */
 async function ask(/** @type {Question} */ { command, files, parents, force, options }) {
+  // Not for those who only want help.
+  const { PathSink, PathSource, compact, open, verify } = await import('../lib/index.node.js');
   const [first = '', second = ''] = files;
   const image = new PathSource(first);
   const all = { ...options, parents: parents.map((path) => new PathSource(path)) };

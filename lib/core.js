@@ -407,10 +407,14 @@ async function verifySink(control, compaction, sink, report) {
       compaction.startVerification(written, sink.composed ?? false);
     } catch (thrown) {
       // It is not the source that is corrupt, or no image.
-      const { code, message, expected, found, site } = asCompactorError(thrown, 'write-failed');
-      const own = code === 'write-failed' || code === 'internal' || code === 'out-of-memory';
-      throw new CompactorError(own ? code : 'differs', `what was written is not what it should be: ${message}`, {
-        ...{ expected, found, site, cause: thrown },
+      const error = asCompactorError(thrown, 'write-failed');
+      const isOwn = ['write-failed', 'internal', 'out-of-memory'].includes(error.code);
+      const message = `what was written is not what it should be: ${error.message}`;
+      throw new CompactorError(isOwn ? error.code : 'differs', message, {
+        expected: error.expected,
+        found: error.found,
+        site: error.site,
+        cause: thrown,
       });
     }
     await step(control, (budget) => compaction.verificationStep(budget));

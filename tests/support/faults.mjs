@@ -11,6 +11,7 @@ import { mock } from 'node:test';
  * @property {number} number from 0
  * @property {string} name of the function, without its `Sync`
  * @property {string} path of the file
+ * @property {boolean} isWritten whether the file is open for writing
  * @property {any[]} args
  * @property {(...args: any[]) => any} real
  */
@@ -26,18 +27,18 @@ const LATER = ['fdatasync', 'read', 'write'];
  * @param {string} folder @param {(call: Call) => any} act
  */
 export function intercept(folder, act) {
-  /** @type {Map<number, string>} */
+  /** @type {Map<number, { path: string, isWritten: boolean }>} */
   const opened = new Map();
   let number = 0;
   const inside = (/** @type {string} */ path) =>
     path === folder || path.startsWith(folder + sep) || folder === dirname(path);
   const perform = (/** @type {string} */ name, /** @type {any[]} */ args, /** @type {any} */ real) => {
-    const path = typeof args[0] === 'number' ? (opened.get(args[0]) ?? '') : String(args[0]);
-    if (!inside(path)) return real(...args);
-    const call = { number, name, path, args, real };
+    const known = typeof args[0] === 'number' ? opened.get(args[0]) : { path: String(args[0]), isWritten: false };
+    if (!known || !inside(known.path)) return real(...args);
+    const call = { number, name, ...known, args, real };
     number += 1;
     const result = act(call);
-    if (name === 'open') opened.set(result, path);
+    if (name === 'open') opened.set(result, { path: known.path, isWritten: `${args[1]}`.startsWith('w') });
     if (name === 'close') opened.delete(args[0]);
     return result;
   };
