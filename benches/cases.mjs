@@ -10,6 +10,7 @@ import { closeSync, mkdirSync, openSync, rmSync, truncateSync, writeFileSync, wr
 import { join } from 'node:path';
 import { qemuImg, tool, unless } from '../tests/support/tools.mjs';
 import { writeDynamicVhd } from '../tests/support/vhd.mjs';
+import { makeNtfsWithFiles } from './ntfs-files.mjs';
 
 /**
  * @typedef {object} Case
@@ -119,6 +120,13 @@ export const cases = [
     make: (folder) =>
       formatted(folder, 127 * GiB, '', (raw) => tool('mkfs.ntfs', '-Q', '-q', '-F', '-s', '512', '-p', '0', raw)),
     tasks: inspecting,
+  },
+  {
+    // 1 GB of $MFT, every record of which the second witness looks at.
+    name: '16 GiB NTFS with 1,000,000 files',
+    skip: unless('mkfs.ntfs'),
+    make: (folder) => formatted(folder, 16 * GiB, (raw) => makeNtfsWithFiles(raw, 16 * GiB, 1_000_000)),
+    tasks: [inspect],
   },
   {
     name: '1 TiB ext4',
