@@ -1,10 +1,9 @@
 //! The frame of all campaigns: makes the damages, hears both witnesses, and has the files judged.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 use vhd_compactor::extents::Extents;
@@ -32,6 +31,13 @@ pub struct Kind<S> {
     pub damage: fn(&S, &mut Random) -> Vec<Patch>,
 }
 
+/// Another program that makes volumes smaller, and what it would have lost.
+pub struct Peer {
+    pub name: &'static str,
+    /// Writes what it keeps of the volume in the first file to the second; false if it refuses.
+    pub shrink: fn(&Path, &Path) -> bool,
+}
+
 /// A clean volume that is to be damaged.
 pub trait Subject: Sized {
     /// The volume without damage.
@@ -41,16 +47,35 @@ pub trait Subject: Sized {
     fn kinds() -> Vec<Kind<Self>>;
 
     /// Every file that programs of others can read on the volume in `image`, by program and path.
-    fn read(&self, image: &std::path::Path) -> Files;
+    fn read(&self, image: &Path) -> Files;
+
+    /// Whose losses are counted beside ours.
+    fn peers() -> Vec<Peer> {
+        Vec::new()
+    }
 }
 
 /// What became of the damages of one kind.
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct Tally {
-    damages: u64,
     declined: u64,
     harmless: u64,
     lost: u64,
+}
+
+impl Tally {
+    fn add(&mut self, verdict: &Verdict) {
+        match verdict {
+            Verdict::Declined => self.declined += 1,
+            Verdict::Harmless => self.harmless += 1,
+            Verdict::Lost(_) => self.lost += 1,
+        }
+    }
+
+    /// A few cells of a table.
+    fn cells(&self) -> String {
+        format!("| {} | {} | {} ", self.declined, self.harmless, self.lost)
+    }
 }
 
 /// How many damages a file system gets.
@@ -58,42 +83,47 @@ fn wanted() -> u64 {
     std::env::var("VHD_COMPACTOR_CAMPAIGN").map_or(USUAL, |number| number.parse().unwrap())
 }
 
+/// The peers, where somebody asks for them: they take longer than all the rest.
+fn peers<S: Subject>() -> Vec<Peer> {
+    if std::env::var_os("VHD_COMPACTOR_CAMPAIGN_PEERS").is_some() { S::peers() } else { Vec::new() }
+}
+
 /// Runs the campaign of a file system over its subjects, prints its table, and fails if anything was lost.
 pub fn campaign<S: Subject>(file_system: &str, subjects: &[S]) {
-    let kinds = S::kinds();
+    let (kinds, peers) = (S::kinds(), peers::<S>());
     let mut benches: Vec<Bench<S>> = subjects.iter().map(Bench::new).collect();
-    let mut tallies: BTreeMap<usize, Tally> = BTreeMap::new();
+    // Of each kind, and of all: ours first, then those of the peers.
+    let mut tallies = vec![vec![Tally::default(); 1 + peers.len()]; kinds.len() + 1];
     let mut losses = Vec::new();
     for number in 0..wanted() {
-        let turn = usize::try_from(number).unwrap();
-        let kind = turn % kinds.len();
-        let bench = turn / kinds.len() % benches.len();
-        let damage = (kinds[kind].damage)(benches[bench].subject, &mut Random::new(number + 1));
-        let tally = tallies.entry(kind).or_default();
-        tally.damages += 1;
-        match benches[bench].verdict(&damage) {
-            Verdict::Declined => tally.declined += 1,
-            Verdict::Harmless => tally.harmless += 1,
-            Verdict::Lost(files) => {
-                tally.lost += 1;
-                losses.push(format!("damage {number} ({}), subject {bench}: {files:?}", kinds[kind].name));
-            }
+        let turn = number as usize;
+        let (kind, subject) = (turn % kinds.len(), turn / kinds.len() % benches.len());
+        let bench = &mut benches[subject];
+        let damage = (kinds[kind].damage)(bench.subject, &mut Random::new(number + 1));
+        let verdicts = bench.verdicts(&damage, &peers);
+        if let Verdict::Lost(files) = &verdicts[0] {
+            losses.push(format!("damage {number} ({}), subject {subject}: {files:?}", kinds[kind].name));
+        }
+        for row in [kind, kinds.len()] {
+            tallies[row].iter_mut().zip(&verdicts).for_each(|(tally, verdict)| tally.add(verdict));
         }
     }
-    println!(
-        "\n| {file_system}: damage | damages | declined | mapped, harmless | lost |\n|---|---|---|---|---|"
-    );
-    let mut all = Tally::default();
-    for (kind, Tally { damages, declined, harmless, lost }) in &tallies {
-        println!("| {} | {damages} | {declined} | {harmless} | {lost} |", kinds[*kind].name);
-        all.damages += damages;
-        all.declined += declined;
-        all.harmless += harmless;
-        all.lost += lost;
-    }
-    let Tally { damages, declined, harmless, lost } = all;
-    println!("| all | {damages} | {declined} | {harmless} | **{lost}** |\n");
+    print_table(file_system, &kinds, &peers, &tallies);
     assert!(losses.is_empty(), "{file_system}: {} lost:\n{}", losses.len(), losses.join("\n"));
+}
+
+fn print_table<S>(file_system: &str, kinds: &[Kind<S>], peers: &[Peer], tallies: &[Vec<Tally>]) {
+    let theirs = peers.iter().map(|peer| format!("| {}: refused | harmless | lost ", peer.name));
+    println!(
+        "\n| {file_system}: damage | declined | mapped, harmless | lost {}|",
+        theirs.collect::<String>()
+    );
+    println!("|{}", "---|".repeat(4 + 3 * peers.len()));
+    let names = kinds.iter().map(|kind| kind.name).chain(["all"]);
+    for (name, row) in names.zip(tallies) {
+        println!("| {name} {}|", row.iter().map(Tally::cells).collect::<String>());
+    }
+    println!();
 }
 
 /// What a damage led to.
@@ -102,6 +132,21 @@ enum Verdict {
     Harmless,
     /// These files read differently once what was called free had been filled with zeros.
     Lost(Vec<String>),
+}
+
+impl From<Vec<String>> for Verdict {
+    fn from(changed: Vec<String>) -> Self {
+        if changed.is_empty() { Self::Harmless } else { Self::Lost(changed) }
+    }
+}
+
+/// The files that were read before and now are not, or differently.
+fn changed(before: Files, after: &Files) -> Vec<String> {
+    before
+        .into_iter()
+        .filter(|(file, digest)| after.get(file) != Some(digest))
+        .map(|(file, _)| file)
+        .collect()
 }
 
 /// A subject with the copy of its volume that is damaged, judged and put right again.
@@ -131,19 +176,25 @@ impl<'s, S: Subject> Bench<'s, S> {
         bench
     }
 
-    fn verdict(&mut self, damage: &[Patch]) -> Verdict {
+    /// What a damage leads to: with us, then with each peer.
+    fn verdicts(&mut self, damage: &[Patch], peers: &[Peer]) -> Vec<Verdict> {
         for Patch { at, bytes } in damage {
             self.write(*at, bytes);
         }
-        let verdict = match self.free() {
-            None => Verdict::Declined,
-            Some(free) => match self.changed_by_zeros(&free) {
-                files if files.is_empty() => Verdict::Harmless,
-                files => Verdict::Lost(files),
-            },
-        };
+        let theirs: Vec<_> = peers.iter().map(|peer| self.verdict_on(peer)).collect();
+        let ours = self.free().map_or(Verdict::Declined, |free| self.changed_by_zeros(&free).into());
         self.restore();
-        verdict
+        std::iter::once(ours).chain(theirs).collect()
+    }
+
+    fn verdict_on(&self, peer: &Peer) -> Verdict {
+        let out = self.image.with_extension("peer");
+        if !(peer.shrink)(&self.image, &out) {
+            return Verdict::Declined;
+        }
+        let changed = changed(self.subject.read(&self.image), &self.subject.read(&out));
+        fs::remove_file(out).unwrap();
+        changed.into()
     }
 
     /// What is free once both witnesses agree; none if the volume is declined.
@@ -169,12 +220,7 @@ impl<'s, S: Subject> Bench<'s, S> {
                 at = end;
             }
         }
-        let after = self.subject.read(&self.image);
-        before
-            .into_iter()
-            .filter(|(file, digest)| after.get(file) != Some(digest))
-            .map(|(file, _)| file)
-            .collect()
+        changed(before, &self.subject.read(&self.image))
     }
 
     fn write(&mut self, at: u64, bytes: &[u8]) {
@@ -207,7 +253,7 @@ mod tests {
         fn kinds() -> Vec<Kind<Self>> {
             Vec::new()
         }
-        fn read(&self, image: &std::path::Path) -> Files {
+        fn read(&self, image: &Path) -> Files {
             let bytes = fs::read(image).unwrap();
             (0..3).map(|n| (n.to_string(), bytes[n].to_string())).collect()
         }

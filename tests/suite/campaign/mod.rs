@@ -10,7 +10,8 @@
 //! ```
 //! The seed of a damage is its number, so every run makes the same ones, and a longer run more of them:
 //! `VHD_COMPACTOR_CAMPAIGN=2000 cargo test --test suite campaign -- --nocapture` makes 2,000 of each file system
-//! and prints the tables of `docs/campaign.md`.
+//! and prints the tables of `docs/campaign.md`. With `VHD_COMPACTOR_CAMPAIGN_PEERS=1` the same damages are put before
+//! other programs that drop free space, too.
 //!
 //! A file system takes part with a [`Subject`].
 
@@ -18,4 +19,4 @@ mod frame;
 mod ntfs;
 mod readers;
 
-pub use frame::{Kind, Patch, Subject, campaign};
+pub use frame::{Kind, Patch, Peer, Subject, campaign};

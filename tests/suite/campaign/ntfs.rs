@@ -8,12 +8,13 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::readers::{Files, ntfs_3g, seven_zip};
-use super::{Kind, Patch, Subject, campaign};
+use super::{Kind, Patch, Peer, Subject, campaign};
 use crate::toolbox::ntfs::{Mounted, make, runs_of};
-use crate::toolbox::{MIB, Random, text, try_run};
+use crate::toolbox::{MIB, Random, is_installed, text, try_run, used_in_domain_map};
 
 const SECTOR: u64 = 512;
 const PAGE: u64 = 4096;
+const RECORD: u64 = 1024;
 /// Types of attributes.
 const DATA: u32 = 0x80;
 const INDEX_ALLOCATION: u32 = 0xA0;
@@ -34,6 +35,8 @@ struct Ntfs {
     bitmap: Vec<Range<u64>>,
     boot: Vec<Range<u64>>,
     indexes: Vec<Range<u64>>,
+    /// The bytes in use of each file record in use.
+    records: Vec<Range<u64>>,
 }
 
 impl Ntfs {
@@ -60,11 +63,15 @@ impl Ntfs {
         let inner = (24..64).flat_map(|inode| runs(inode, INDEX_ALLOCATION));
         indexes.extend(inner);
         let clusters = size / u64::from(cluster);
+        let table = runs(0, DATA);
+        let places = table.iter().flat_map(|run| (run.start..run.end).step_by(RECORD as usize));
+        let records = places.filter_map(|at| record_in_use(&volume, at)).collect();
         Self {
             history,
             cluster: u64::from(cluster),
             clusters,
-            table: runs(0, DATA),
+            table,
+            records,
             table_bitmap: runs(0, BITMAP),
             mirror: runs(1, DATA),
             log: runs(2, DATA),
@@ -248,11 +255,18 @@ fn exchange_bits(ntfs: &Ntfs, random: &mut Random) -> Vec<Patch> {
     vec![Patch { at: free, bytes: vec![set] }, Patch { at: used, bytes: vec![before & !mask_of_used] }]
 }
 
-/// A byte within a file record, which is well protected against what is only half written.
-fn change_in_record(ntfs: &Ntfs, random: &mut Random) -> Vec<Patch> {
-    let part = piece(&ntfs.table[..1], 1024, random);
-    // Behind the header and before the protected bytes.
-    let at = part.start + 56 + random.below(450);
+/// The bytes in use of the file record at `at`, if it is in use.
+fn record_in_use(volume: &[u8], at: u64) -> Option<Range<u64>> {
+    let record = &volume[at as usize..][..RECORD as usize];
+    let used = u64::from(record[24]) | u64::from(record[25]) << 8;
+    (record.starts_with(b"FILE") && record[22] & 1 != 0).then_some(at..at + used)
+}
+
+/// A byte of a file record in use, among its last `within` ones: the end of its last attribute, most often of
+/// the runs of its data.
+fn change_record(ntfs: &Ntfs, within: u64, random: &mut Random) -> Vec<Patch> {
+    let record = &ntfs.records[random.below(ntfs.records.len() as u64) as usize];
+    let at = record.end - 1 - random.below(within.min(record.end - record.start));
     vec![Patch { at, bytes: vec![random.below(256) as u8] }]
 }
 
@@ -298,7 +312,10 @@ impl Subject for Ntfs {
             kind("`$MFT` torn by sectors", |ntfs, random| torn(ntfs, &ntfs.table, SECTOR, random)),
             kind("`$MFT`: zeros", |ntfs, random| zeroed(&ntfs.table, random)),
             kind("`$MFT`: a misplaced write", |ntfs, random| misplaced(ntfs, &ntfs.table, random)),
-            kind("`$MFT`: a byte of a record changed", change_in_record),
+            kind("`$MFT`: a byte of a record changed", |ntfs, random| change_record(ntfs, RECORD, random)),
+            kind("`$MFT`: a byte near a record's runs changed", |ntfs, random| {
+                change_record(ntfs, 80, random)
+            }),
             kind("`$BITMAP` of `$MFT`: a lost write", |ntfs, random| {
                 lost_write(ntfs, &ntfs.table_bitmap, random)
             }),
@@ -327,6 +344,35 @@ impl Subject for Ntfs {
         files.extend(ntfs_3g(image));
         files
     }
+
+    fn peers() -> Vec<Peer> {
+        vec![Peer { name: "partclone", shrink: partclone }, Peer { name: "ntfsclone", shrink: ntfsclone }]
+    }
+}
+
+/// What partclone calls used, with zeros for the rest.
+fn partclone(image: &Path, out: &Path) -> bool {
+    let (map, log) = (out.with_extension("map"), out.with_extension("log"));
+    let arguments = ["-D", "-F", "-q", "-s", text(image), "-O", text(&map), "-L", text(&log)];
+    if !is_installed("partclone.ntfs") || !try_run("partclone.ntfs", &arguments).status.success() {
+        return false;
+    }
+    let (volume, used) = (fs::read(image).unwrap(), used_in_domain_map(&map));
+    let mut kept = vec![0; volume.len()];
+    for range in used.within(0..volume.len() as u64) {
+        let range = range.start as usize..range.end as usize;
+        kept[range.clone()].copy_from_slice(&volume[range]);
+    }
+    fs::write(out, kept).unwrap();
+    true
+}
+
+fn ntfsclone(image: &Path, out: &Path) -> bool {
+    let done = try_run("ntfsclone", &["-q", "-O", text(out), text(image)]).status.success();
+    if !done {
+        let _ = fs::remove_file(out);
+    }
+    done
 }
 
 #[test]

@@ -276,12 +276,17 @@ pub fn declined(volume: &Path) -> Decline {
 pub fn used_by_partclone(program: &str, volume: &Path, folder: &Path) -> Extents {
     let (map, log) = (folder.join("domain"), folder.join("partclone.log"));
     run(program, &["-D", "-F", "-q", "-s", text(volume), "-O", text(&map), "-L", text(&log)]);
+    used_in_domain_map(&map)
+}
+
+/// The used bytes by a domain map, which goes.
+pub fn used_in_domain_map(map: &Path) -> Extents {
     let hex = |field: &str| u64::from_str_radix(field.trim_start_matches("0x"), 16).unwrap();
-    let domain = fs::read_to_string(&map).unwrap();
+    let domain = fs::read_to_string(map).unwrap();
     let lines = domain.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     let used = lines.filter(|fields| fields.len() >= 3 && fields[2] == "+");
     let used = used.map(|fields| hex(fields[0])..hex(fields[0]) + hex(fields[1])).collect();
-    fs::remove_file(&map).unwrap();
+    fs::remove_file(map).unwrap();
     Extents::from_ranges(used)
 }
 
