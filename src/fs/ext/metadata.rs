@@ -94,20 +94,6 @@ impl Metadata {
         Ok(clusters)
     }
 
-    /// Whether all of `blocks` hold structures.
-    pub(super) fn contains(&self, blocks: &Range<u64>) -> bool {
-        // Those of two groups may touch without being one range.
-        let first = self.ranges.partition_point(|range| range.end <= blocks.start);
-        let mut from = blocks.start;
-        for range in self.ranges.iter().skip(first) {
-            if from >= blocks.end || range.start > from {
-                break;
-            }
-            from = range.end;
-        }
-        from >= blocks.end
-    }
-
     /// The free clusters of a group whose bitmap is implied: those without any metadata in them, be it
     /// the group's own or, with flex_bg, that of other groups.
     pub(super) fn free_clusters_of(
@@ -193,8 +179,7 @@ mod tests {
         let metadata = Metadata { ranges: vec![5..7, 7..9, 17..18, 100..120], tables: Vec::new() };
         let raw = crate::fs::ext::superblock::read(&Sample::new().bytes).unwrap();
         let mut superblock = Superblock::parse(&raw, 1 << 30).unwrap();
-        assert!(metadata.contains(&(5..9)) && metadata.contains(&(101..120)));
-        assert!(!metadata.contains(&(5..10)) && !metadata.contains(&(4..6)));
+        assert_eq!(metadata.clusters(&superblock).unwrap(), [5..9, 17..18, 100..120]);
         superblock.first_data_block = 0;
         superblock.blocks_per_cluster = 8;
         assert_eq!(metadata.clusters(&superblock).unwrap(), [0..24, 96..120]);

@@ -58,6 +58,8 @@ pub(super) struct Owners {
 struct Walk {
     superblock: Superblock,
     metadata: Metadata,
+    /// The clusters of the file system's own structures, as blocks.
+    structures: Vec<Range<u64>>,
     stage: Stage,
     /// Blocks that are still to be read, of the inodes that were read last.
     queue: Vec<Work>,
@@ -115,6 +117,7 @@ impl Owners {
         let total = metadata.table_bytes(&superblock)?;
         let used_blocks = used_bytes.checked_div(superblock.block_size).unwrap_or(0);
         let walk = Walk {
+            structures: metadata.clusters(&superblock)?,
             superblock,
             metadata,
             stage: Stage::Structures,
@@ -173,7 +176,7 @@ impl Walk {
 
     /// Tells of the file system's own structures, and looks up the inodes that the superblock names.
     fn structures(&mut self, volume: &dyn ReadAt, witness: &mut Witness<'_>) -> Result<u64, Stop> {
-        for blocks in self.metadata.clusters(&self.superblock)? {
+        for blocks in &self.structures {
             let bytes = self.superblock.byte_of(blocks.start)?..self.superblock.byte_of(blocks.end)?;
             let first_free = witness.first_free(bytes.clone());
             witness.owns(bytes, || structure(volume, &self.superblock, first_free.unwrap_or(0)))?;
@@ -380,11 +383,12 @@ impl Walk {
         at: Site,
         blocks: Range<u64>,
     ) -> Result<(), Stop> {
+        let mut clusters = self.superblock.whole_clusters(blocks)?;
         // Reserved descriptors belong to an inode as well, and bad blocks may lie anywhere.
-        if matches!(file.number, inode::BAD_BLOCKS | inode::RESIZE) && self.metadata.contains(&blocks) {
+        let lists_structures = matches!(file.number, inode::BAD_BLOCKS | inode::RESIZE);
+        if lists_structures && contains(&self.structures, &clusters) {
             return Ok(());
         }
-        let mut clusters = self.superblock.whole_clusters(blocks)?;
         if self.superblock.blocks_per_cluster > 1 {
             let (number, last) = &self.last;
             if *number == file.number && last.contains(&clusters.start) {
@@ -552,6 +556,12 @@ fn near(rest: &[Work], block_size: u64) -> Result<(usize, u64), Error> {
 /// How many blocks `to` is behind `from`, in a list that is sorted.
 fn distance(from: u64, to: u64) -> Result<u64, Error> {
     to.checked_sub(from).ok_or_else(|| Error::internal("blocks out of order"))
+}
+
+/// Whether all of `blocks` are in ranges that are ascending and do not touch.
+fn contains(ranges: &[Range<u64>], blocks: &Range<u64>) -> bool {
+    let first = ranges.partition_point(|range| range.end < blocks.end);
+    ranges.get(first).is_some_and(|range| range.start <= blocks.start)
 }
 
 fn next(count: usize) -> Result<usize, Error> {

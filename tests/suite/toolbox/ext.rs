@@ -5,8 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use vhd_compactor::extents::Extents;
+use vhd_compactor::fs::Hearing;
 
-use super::{digests as digests_below, mapped, run, skip, sparse, text, try_run, unmount};
+use super::{digests as digests_below, look, mapped, run, skip, sparse, text, try_run, unmount};
 
 /// The free bytes as dumpe2fs lists them.
 pub fn dumpe2fs_free(path: &Path) -> Extents {
@@ -37,10 +38,12 @@ pub fn dumpe2fs_count(path: &Path) -> u64 {
     field("Free blocks:") * field("Block size:")
 }
 
-/// Asserts that our map is the one of dumpe2fs, to the byte.
+/// Asserts that our map is the one of dumpe2fs, to the byte, and that all that is in use has an owner.
 #[track_caller]
 pub fn equals_dumpe2fs(path: &Path, what: &str) {
     let map = mapped(path);
+    let Hearing::Agrees(testimony) = look(path).hearing else { panic!("{what}: not heard") };
+    assert_eq!(testimony.owned_bytes, map.used_bytes, "{what}");
     assert_eq!(map.free.ranges(), dumpe2fs_free(path).ranges(), "{what}");
     assert_eq!(map.free_bytes, dumpe2fs_count(path), "{what}");
     assert_eq!(map.free_bytes, map.free.total(), "{what}");
