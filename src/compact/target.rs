@@ -17,6 +17,8 @@ pub struct Target {
     pub disk_type: DiskType,
     /// Bytes of a block.
     pub block_size: BlockSize,
+    /// The size of the disk as a guest sees it in the new image.
+    pub virtual_size: u64,
     /// Bytes of the disk that the new image addresses.
     pub addressable_size: u64,
     /// How many blocks that is.
@@ -72,10 +74,13 @@ impl Target {
             ));
         }
         let addressable_size = top.geometry.addressable_size;
+        // In another format there is one size only: the larger, so that no reader's byte is lost.
+        let virtual_size = if format == top.format { top.geometry.virtual_size } else { addressable_size };
         Ok(Self {
             format,
             disk_type,
             block_size,
+            virtual_size,
             addressable_size,
             blocks: block_size.count_for(addressable_size),
             same_blocks: !recast && disk_type == top.disk_type,

@@ -267,6 +267,22 @@ fn a_table_that_is_too_short_for_one_of_two_sizes_is_no_hindrance() {
 }
 
 #[test]
+fn the_size_that_is_told_is_the_size_that_is_written() {
+    use crate::image::Format;
+    // Virtual PC's: the geometry gives less than the size field, and a VHDX has one size only.
+    let source = vhd::tests::sized_by_geometry();
+    for (format, size) in
+        [(None, disk_of(&source).top().geometry.virtual_size), (Some(Format::Vhdx), 10 << 16)]
+    {
+        let options = Options { format, ..Options::default() };
+        let plan = plan(disk_of(&source), Extents::new(), options).unwrap();
+        assert_eq!(plan.target.virtual_size, size);
+        let result = compact(&source, Extents::new(), options).unwrap();
+        assert_eq!(disk_of(&result.file).top().geometry.virtual_size, size);
+    }
+}
+
+#[test]
 fn a_comparison_refuses_another_size_and_blocks_past_the_end() {
     let payload = vec![7; 1 << 16];
     let (layout, _) = made(&vhd::tests::dynamic(4 << 16, 1 << 16, &[(2, payload.clone())]), Extents::new());

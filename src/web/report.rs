@@ -532,7 +532,6 @@ impl CompactOutcome {
     pub fn new(plan: &Plan, outcome: &Outcome) -> Result<Self> {
         let analysis = plan.analysis();
         let tally = outcome.tally;
-        let top = analysis.top();
         let mut warnings = warnings(analysis);
         if outcome.reads_changed {
             warnings.push(Notice { code: "children-invalid", message: children_warning(plan.target.format) });
@@ -565,7 +564,7 @@ impl CompactOutcome {
         Ok(Self {
             output_size: outcome.size,
             nothing_to_gain: outcome.size >= analysis.file_size() && !plan.is_asked_for(),
-            virtual_size: top.geometry.virtual_size,
+            virtual_size: plan.target.virtual_size,
             format: plan.target.format.name(),
             disk_type: plan.target.disk_type.name(),
             block_size: plan.target.block_size.get(),

@@ -78,6 +78,14 @@ pub(crate) fn with_a_table_between_two_sizes() -> Vec<u8> {
     image
 }
 
+/// Virtual PC's disk whose geometry is less than its Current Size of ten blocks.
+pub(crate) fn sized_by_geometry() -> Vec<u8> {
+    with_footer(|f| {
+        f.creator_application = *b"vpc ";
+        (f.cylinders, f.heads, f.sectors_per_track) = (16.into(), 4, 17);
+    })
+}
+
 fn open_bytes(bytes: Vec<u8>) -> Result<Image> {
     open(Rc::new(bytes) as Rc<dyn ReadAt>)
 }

@@ -18,11 +18,12 @@ use super::space::{Conflict, FileSpace};
 use crate::error::{Error, Result, Site, Warning};
 use crate::image::{Bitmaps, BlockState, BlockTable};
 use crate::io::{ReadAt, read_vec};
-use crate::units::{FileOffset, Space, add, index, mul};
+use crate::units::{FileOffset, Space, add, index, len64, length, mul};
 
 /// How much of the BAT is read at a time.
 const RUN: u64 = 1 << 20;
-/// Most blocks that are present: 2²⁵ words are 256 MiB, and 32 TiB in blocks of 1 MiB.
+/// Most blocks that are present: 2²⁵, which is 32 TiB in blocks of 1 MiB. Scattered all over the file they take
+/// 128 MiB of memory.
 const MAX_PRESENT: u64 = 1 << 25;
 
 /// Reads the BAT at `region` and takes the space of every block that is present.
@@ -36,7 +37,7 @@ pub fn read_bat<R: ReadAt + ?Sized>(
     let blocks = disk.block_size.count_for(disk.virtual_size);
     let ratio = chunk_ratio(disk.block_size, u64::from(disk.logical_sector_size));
     let entries = bat_entries(blocks, ratio, disk.has_parent);
-    let room = region.end.saturating_sub(region.start) / 8;
+    let room = length(region) / 8;
     let mut bat = Bat {
         at: region.start,
         disk,
@@ -47,18 +48,19 @@ pub fn read_bat<R: ReadAt + ?Sized>(
         bitmaps: Vec::new(),
         needs_bitmap: None,
         stray: 0,
+        partial_without_parent: 0,
     };
     if room < entries {
-        return Err(Error::corrupt(bat.site(0), "the BAT is too short for the disk")
+        return Err(Error::corrupt(bat.site(0)?, "the BAT is too short for the disk")
             .expected(format_args!("{entries} entries or more"), room));
     }
     let mut entry = 0;
     while entry < entries {
-        let count = entries.saturating_sub(entry).min(RUN / 8);
+        let count = length(&(entry..entries)).min(RUN / 8);
         let from = add(region.start, mul(entry, 8, "the BAT")?, "the BAT")?;
         let bytes = read_vec(file, from, index(mul(count, 8, "the BAT")?, "the BAT")?)?;
         bat.take_run(entry, count, &bytes)?;
-        entry = entry.saturating_add(count);
+        entry = add(entry, count, "the BAT")?;
     }
     bat.finish(warnings)
 }
@@ -73,47 +75,80 @@ struct Bat<'a> {
     bitmaps: Vec<Option<FileOffset>>,
     /// The last block that is partially present, until its chunk's bitmap entry is met.
     needs_bitmap: Option<u64>,
-    /// Sector bitmap entries of a disk without a parent that hold something, and no place.
+    /// Sector bitmap entries of a disk without a parent that hold something.
     stray: u64,
+    /// Blocks of a disk without a parent that are partially present: read as whole.
+    partial_without_parent: u64,
 }
 
 impl Bat<'_> {
-    fn site(&self, entry: u64) -> Site {
-        let offset = self.at.saturating_add(entry.saturating_mul(8));
-        Site { structure: "VHDX BAT", space: Space::File, offset }
+    fn site(&self, entry: u64) -> Result<Site> {
+        let offset = add(self.at, mul(entry, 8, "the BAT")?, "the BAT")?;
+        Ok(Site { structure: "VHDX BAT", space: Space::File, offset })
     }
 
     /// Takes the entries `entry .. entry + count`.
     fn take_run(&mut self, entry: u64, count: u64, bytes: &[u8]) -> Result<()> {
         // What was never written is long; one look at it is enough.
         if !self.disk.has_parent && bytes.iter().all(|&byte| byte == 0) {
-            let before = entry.saturating_sub(self.bitmap_entries_before(entry));
-            let end = entry.saturating_add(count);
-            let after = end.saturating_sub(self.bitmap_entries_before(end));
-            let payload = after.min(self.blocks).saturating_sub(before);
-            return self.table.push_many(BlockState::NotPresent, payload);
+            let before = length(&(self.bitmap_entries_before(entry)..entry));
+            let end = add(entry, count, "the BAT")?;
+            let after = length(&(self.bitmap_entries_before(end)..end)).min(self.blocks);
+            return self.table.push_many(BlockState::NotPresent, length(&(before..after)));
         }
-        let stride = self.ratio.saturating_add(1);
-        let mut in_chunk = entry.checked_rem(stride).unwrap_or_default();
-        for (number, word) in (entry..).zip(bytes.chunks_exact(8)) {
-            let word = word.try_into().map_or(0, u64::from_le_bytes);
+        let (words, _) = bytes.as_chunks::<8>();
+        let mut rest = words;
+        let mut number = entry;
+        while let Some(&first) = rest.first() {
+            let word = u64::from_le_bytes(first);
             if word & BAT_RESERVED != 0 {
-                return Err(Error::corrupt(self.site(number), "a reserved bit of a BAT entry is in use")
+                return Err(Error::corrupt(self.site(number)?, "a reserved bit of a BAT entry is in use")
                     .expected("bits 3 to 19 clear", format_args!("{word:#x}")));
             }
-            if in_chunk == self.ratio {
+            let left_in_chunk = self.ratio.wrapping_sub(self.place_in_chunk(number));
+            let mut taken = 1;
+            if left_in_chunk == 0 {
                 self.take_bitmap(number, word)?;
-                in_chunk = 0;
             } else {
-                self.take_payload(number, word)?;
-                in_chunk = in_chunk.saturating_add(1);
+                // Millions of blocks may be in one state: a stretch of equal words without a place is taken at
+                // once.
+                let left = usize::try_from(left_in_chunk).unwrap_or(usize::MAX);
+                let same = rest.iter().take(left).take_while(|other| **other == first).count();
+                match self.state_without_payload(word) {
+                    Some(state) if same > 1 => {
+                        let past_end = length(&(self.table.len()..self.blocks));
+                        self.table.push_many(state, len64(same).min(past_end))?;
+                        taken = same;
+                    }
+                    _ => self.take_payload(number, word)?,
+                }
             }
+            rest = rest.get(taken..).ok_or_else(|| Error::internal("a BAT run of the wrong length"))?;
+            number = add(number, len64(taken), "the BAT")?;
         }
         Ok(())
     }
 
+    /// Which entry of its chunk an entry is; the last one is the sector bitmap's.
+    fn place_in_chunk(&self, entry: u64) -> u64 {
+        // A chunk ratio is at most 2¹⁵.
+        entry.checked_rem(self.ratio.wrapping_add(1)).unwrap_or(0)
+    }
+
+    /// The state of a block without payload. A place in these states is left from before and means nothing
+    /// (2.5.1.1).
+    fn state_without_payload(&self, word: u64) -> Option<BlockState> {
+        match word & BAT_STATE {
+            PAYLOAD_NOT_PRESENT => Some(BlockState::NotPresent),
+            PAYLOAD_UNDEFINED => Some(BlockState::Undefined),
+            PAYLOAD_ZERO => Some(BlockState::Zero),
+            PAYLOAD_UNMAPPED | PAYLOAD_UNMAPPED_V095 => Some(BlockState::Unmapped),
+            _ => None,
+        }
+    }
+
     fn bitmap_entries_before(&self, entry: u64) -> u64 {
-        entry.checked_div(self.ratio.saturating_add(1)).unwrap_or_default()
+        entry.checked_div(self.ratio.wrapping_add(1)).unwrap_or(0)
     }
 
     fn take_payload(&mut self, entry: u64, word: u64) -> Result<()> {
@@ -122,40 +157,41 @@ impl Bat<'_> {
             // A differencing BAT is filled up to its last sector bitmap entry.
             return Ok(());
         }
-        // A place in the other states is left from before and means nothing (2.5.1.1).
+        if let Some(state) = self.state_without_payload(word) {
+            return self.table.push(state);
+        }
         let state = match word & BAT_STATE {
-            PAYLOAD_NOT_PRESENT => BlockState::NotPresent,
-            PAYLOAD_UNDEFINED => BlockState::Undefined,
-            PAYLOAD_ZERO => BlockState::Zero,
-            PAYLOAD_UNMAPPED | PAYLOAD_UNMAPPED_V095 => BlockState::Unmapped,
             FULLY_PRESENT => BlockState::Present(self.place_block(entry, block, word)?),
             PAYLOAD_PARTIALLY_PRESENT if self.disk.has_parent => {
                 self.needs_bitmap = Some(block);
                 BlockState::PartiallyPresent(self.place_block(entry, block, word)?)
             }
+            // Without a parent there is nothing that the rest could be: openvmm reads such a block as whole.
             PAYLOAD_PARTIALLY_PRESENT => {
-                return Err(Error::corrupt(
-                    self.site(entry),
-                    format!("block {block} is partially present, in a disk without a parent"),
-                ));
+                self.partial_without_parent = add(self.partial_without_parent, 1, "a block count")?;
+                BlockState::Present(self.place_block(entry, block, word)?)
             }
             other => {
                 let message = format!("block {block} is in a state that is reserved");
-                return Err(Error::corrupt(self.site(entry), message).expected("0 to 3, 6 or 7", other));
+                return Err(Error::corrupt(self.site(entry)?, message).expected("0 to 3, 6 or 7", other));
             }
         };
         self.table.push(state)
     }
 
     fn place_block(&mut self, entry: u64, block: u64, word: u64) -> Result<FileOffset> {
-        if self.table.present().saturating_add(self.table.partially_present()) >= MAX_PRESENT {
-            return Err(Error::limit(self.site(entry), "more blocks are present than can be kept in memory")
-                .expected(format_args!("at most {MAX_PRESENT}"), "more"));
+        if add(self.table.present(), self.table.partially_present(), "a block count")? >= MAX_PRESENT {
+            return Err(Error::limit(
+                self.site(entry)?,
+                "more blocks are present than can be kept in memory",
+            )
+            .expected(format_args!("at most {MAX_PRESENT}"), "more"));
         }
         let offset = word & BAT_OFFSET;
         // The last block need only be as long as the disk.
         let span = self.disk.block_size.span(block, self.disk.virtual_size);
-        let range = offset..offset.saturating_add(span.end.saturating_sub(span.start));
+        // An end that does not fit 64 bits is past the end of the file, too.
+        let range = offset..offset.saturating_add(length(&span));
         self.claim(entry, range, &format_args!("block {block}"))?;
         Ok(FileOffset::new(offset))
     }
@@ -165,7 +201,8 @@ impl Bat<'_> {
             Ok(()) => return Ok(()),
             Err(conflict) => conflict,
         };
-        let error = |message| Error::corrupt(self.site(entry), message);
+        let site = self.site(entry)?;
+        let error = |message| Error::corrupt(site, message);
         let found = format!("{:#x}", range.start);
         Err(match conflict {
             Conflict::PastEnd => {
@@ -189,10 +226,11 @@ impl Bat<'_> {
         while let Some(block) = self.table.next_known(at) {
             let payload = self.table.get(block).payload().map(FileOffset::get);
             let size = self.disk.block_size.get();
-            if payload.is_some_and(|p| p < range.end && range.start < p.saturating_add(size)) {
+            if payload.is_some_and(|p| p < range.end && range.start.checked_sub(p).is_none_or(|by| by < size))
+            {
                 return Some(block);
             }
-            at = block.saturating_add(1);
+            at = block.checked_add(1)?;
         }
         None
     }
@@ -200,15 +238,9 @@ impl Bat<'_> {
     fn take_bitmap(&mut self, entry: u64, word: u64) -> Result<()> {
         let (state, offset) = (word & BAT_STATE, word & BAT_OFFSET);
         if !self.disk.has_parent {
-            // QEMU before 8.0 leaves the state of a payload block here.
-            if state == FULLY_PRESENT || offset != 0 {
-                return Err(Error::corrupt(
-                    self.site(entry),
-                    "there is a sector bitmap block, in a disk without a parent",
-                )
-                .expected("0", format_args!("{word:#x}")));
-            }
-            self.stray = self.stray.saturating_add(u64::from(word != 0));
+            // QEMU before 8.0 leaves the state of a payload block here, and some programs a place: nothing reads
+            // it, and VirtualBox and openvmm accept it.
+            self.stray = add(self.stray, u64::from(word != 0), "a block count")?;
             return Ok(());
         }
         let needed = self.needs_bitmap.take();
@@ -222,14 +254,14 @@ impl Bat<'_> {
             (PAYLOAD_NOT_PRESENT, None) => None,
             (PAYLOAD_NOT_PRESENT, Some(block)) => {
                 return Err(Error::corrupt(
-                    self.site(entry),
+                    self.site(entry)?,
                     format!("block {block} is partially present, and its sector bitmap block is not there"),
                 )
                 .expected(FULLY_PRESENT, state));
             }
             _ => {
                 let message = "a sector bitmap block is in a state that is reserved";
-                return Err(Error::corrupt(self.site(entry), message).expected("0 or 6", state));
+                return Err(Error::corrupt(self.site(entry)?, message).expected("0 or 6", state));
             }
         };
         self.bitmaps.push(place);
@@ -247,6 +279,17 @@ impl Bat<'_> {
                     "{} BAT entries for sector bitmaps are in use, in a disk without a parent (QEMU before 8.0 \
                      leaves them so). Nothing reads them; they are cleared.",
                     self.stray
+                ),
+            ));
+        }
+        if self.partial_without_parent > 0 {
+            warnings.push(Warning::new(
+                "partial-without-parent",
+                format!(
+                    "{} blocks are marked as partially present, in a disk without a parent. They are read as whole, \
+                     as Microsoft's open-source reader does; QEMU and 7-Zip refuse such a disk. In the new image they \
+                     are marked as whole.",
+                    self.partial_without_parent
                 ),
             ));
         }
@@ -315,7 +358,6 @@ mod tests {
             breaks(&image, "reserved bit of a BAT entry", |i| i.bat(0, 4 << 20 | 6 | 1 << bit));
         }
         breaks(&image, "block 3 is in a state that is reserved", |i| i.bat(3, 4));
-        breaks(&image, "partially present, in a disk without a parent", |i| i.bat(0, 4 << 20 | 7));
         breaks(&image, "block 0 overlaps the header section", |i| i.bat(0, 6));
         breaks(&image, "block 0 overlaps the log", |i| i.bat(0, 1 << 20 | 6));
         breaks(&image, "block 0 overlaps the metadata region", |i| i.bat(0, 2 << 20 | 6));
@@ -388,9 +430,48 @@ mod tests {
         image.bat(BITMAP_ENTRY, 2);
         let codes: Vec<_> = image.open().unwrap().warnings.iter().map(|w| w.code).collect();
         assert_eq!(codes, ["bitmap-entries-in-use"]);
-        breaks(&image, "there is a sector bitmap block", |i| i.bat(BITMAP_ENTRY, 5 << 20 | 6));
-        breaks(&image, "there is a sector bitmap block", |i| i.bat(BITMAP_ENTRY, 6));
-        breaks(&image, "there is a sector bitmap block", |i| i.bat(BITMAP_ENTRY, 5 << 20 | 2));
+        // What others leave there, also where a block is, or outside the file: nothing reads it.
+        for word in [5 << 20 | 6, 6, 5 << 20 | 2, 4 << 20 | 6, u64::MAX << 20 | 6, 7] {
+            image.bat(BITMAP_ENTRY, word);
+            let opened = image.open().unwrap();
+            let codes: Vec<_> = opened.warnings.iter().map(|w| w.code).collect();
+            assert_eq!((codes, opened.bitmaps), (vec!["bitmap-entries-in-use"], Bitmaps::None));
+        }
+    }
+
+    #[test]
+    fn a_block_that_is_partial_without_a_parent_is_whole() {
+        let mut image = TestImage::dynamic();
+        image.bat(0, 4 << 20 | 7);
+        let opened = image.open().unwrap();
+        assert_eq!(opened.blocks.get(0), present(4));
+        assert_eq!((opened.blocks.present(), opened.blocks.partially_present()), (2, 0));
+        assert_eq!(opened.warnings.iter().map(|w| w.code).collect::<Vec<_>>(), ["partial-without-parent"]);
+        // Its place is checked like any other.
+        breaks(&image, "block 0 overlaps the BAT", |i| i.bat(0, 3 << 20 | 7));
+        breaks(&image, "block 2 overlaps block 0", |i| i.bat(2, 4 << 20 | 7));
+        breaks(&image, "block 0 lies past the end", |i| i.bat(0, 6 << 20 | 7));
+    }
+
+    #[test]
+    fn stretches_in_one_state_are_taken_at_once_and_to_the_block() {
+        let mut image = TestImage::dynamic();
+        image.put64(DISK_SIZE, 9000 << 20);
+        for entry in 0..9002 {
+            image.bat(entry, 2);
+        }
+        // Two chunks of 4096 and their sector bitmap entries; one block in the midst.
+        image.bat(4096, 0);
+        image.bat(8193, 0);
+        image.bat(5000, 5 << 20 | 6);
+        let opened = image.open().unwrap();
+        assert_eq!((opened.block_count(), opened.blocks.present()), (9000, 1));
+        assert!(
+            (0..9000).all(|b| opened.blocks.get(b) == if b == 4999 { present(5) } else { BlockState::Zero })
+        );
+        assert!(opened.warnings.is_empty());
+        breaks(&image, "reserved bit of a BAT entry", |i| i.bat(8999, 2 | 8));
+        breaks(&image, "in a state that is reserved", |i| i.bat(8999, 4));
     }
 
     #[test]

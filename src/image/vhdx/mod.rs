@@ -10,6 +10,7 @@
 //! but for what real programs write against it, where nothing can be read wrongly:
 //! - Disk2vhd writes the same header twice, with one sequence number;
 //! - QEMU marks no region as required, and before 8.0 leaves states in sector bitmap entries that mean nothing;
+//!   others leave whole sector bitmap entries in a disk without a parent, or mark blocks there as partial;
 //! - version 0.95 numbered UNMAPPED as 5;
 //! - fixed disks end with the disk, not with the last block;
 //! - Windows writes `parent_linkage2`; a locator without any path still tells which parent it means.
