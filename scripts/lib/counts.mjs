@@ -59,6 +59,7 @@ export function ofCargo(output) {
   return total;
 }
 
+/** @typedef {ReturnType<typeof newProgram>} Program */
 /** What is known of one test program until its result line. */
 const newProgram = () => ({
   section: '',
@@ -67,18 +68,14 @@ const newProgram = () => ({
   /** @type {Skip[]} */ ignored: [],
 });
 
-/** @param {ReturnType<typeof newProgram>} program @param {string} name @param {string} verdict @param {string} [why] */
+/** @param {Program} program @param {string} name @param {string} verdict @param {string} [why] */
 function addVerdict(program, name, verdict, why = verdict) {
   if (verdict === 'ignored') program.ignored.push({ name, why, excused: true });
   else program.failed.add(name);
 }
 
 /** A test is skipped once, whatever number of reasons it gives. */
-function addSkip(
-  /** @type {ReturnType<typeof newProgram>} */ program,
-  /** @type {string} */ name,
-  /** @type {string} */ why,
-) {
+function addSkip(/** @type {Program} */ program, /** @type {string} */ name, /** @type {string} */ why) {
   const test = program.section || name;
   const before = program.skips.get(test)?.why.split('; ') ?? [];
   const reasons = [...new Set([...before, why])];

@@ -34,6 +34,14 @@ export const geckodriver = {
   minutes: 2,
   flags: ['--debug', '--locked'],
 };
+/** @type {CargoTool} */
+export const cargoFuzz = {
+  name: 'cargo-fuzz',
+  version: '0.13.2',
+  program: 'cargo-fuzz',
+  minutes: 1,
+  flags: ['--debug', '--locked'],
+};
 
 /** The version that Cargo.toml pins; the tool and the library must be the same. */
 function lockedWasmBindgen() {

@@ -144,6 +144,12 @@ impl Shape {
         self.format
     }
 
+    /// Whether it leaves a log to be replayed.
+    #[must_use]
+    pub const fn has_open_log(&self) -> bool {
+        self.open_log
+    }
+
     /// The size of its blocks.
     #[must_use]
     pub const fn bytes_a_block(&self) -> u64 {

@@ -1,0 +1,7 @@
+#![no_main]
+
+use fuzz_harness::{Target, run};
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| {
+    run(Target::Volume, input);
+});
