@@ -8,6 +8,7 @@
 //! A run owns what it works on, so no step can be given another disk or another plan than the one before it.
 //! Calls out of this order are refused.
 
+use std::io::Write;
 use std::rc::Rc;
 
 use super::analysis::{Analysis, Input};
@@ -18,11 +19,17 @@ use super::layout::{Layout, Outcome, Pieces};
 use super::options::Options;
 use super::plan::Plan;
 use super::proof::{Evidence, Proof};
-use super::scan::Scan;
+use super::scan::{Scan, window_of};
 use super::target::Fresh;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::image::Piece;
-use crate::units::Progress;
+use crate::io::ReadAt;
+use crate::units::{Progress, add, length};
+
+/// How many pieces [`Run::write`] takes at a time.
+const MAX_PIECES: usize = 256;
+/// How many bytes it copies at a time.
+const COPY: u64 = 4 << 20;
 
 /// One compaction under way. See the [module](self).
 pub struct Run {
@@ -147,6 +154,42 @@ impl Run {
         let next = pieces.next(max_pieces, max_bytes)?;
         *finished = next.is_empty();
         Ok(next)
+    }
+
+    /// Writes all pieces to `out`, one after another. `files` are the image and its parents, in the order in
+    /// which they were given to [`Analysis::open`](super::Analysis::open). For hosts that have no better way.
+    ///
+    /// # Errors
+    /// Read errors; `write-failed` where `out` fails.
+    pub fn write(&mut self, files: &[Rc<dyn ReadAt>], out: &mut dyn Write) -> Result<()> {
+        let failed = |error: std::io::Error| Error::new(ErrorKind::WriteFailed, error.to_string());
+        let mut buffer = Vec::new();
+        loop {
+            let pieces = self.next_pieces(MAX_PIECES, COPY)?;
+            if pieces.is_empty() {
+                return out.flush().map_err(failed);
+            }
+            for piece in pieces {
+                let len = piece.len();
+                let mut done = 0;
+                while done < len {
+                    let n = COPY.min(length(&(done..len)));
+                    let end = add(done, n, "a place in a piece")?;
+                    let part = window_of(&mut buffer, n)?;
+                    match &piece {
+                        Piece::Zeros(_) => part.fill(0),
+                        Piece::Bytes(bytes) => bytes.read_exact_at(done, part)?,
+                        Piece::Source { file, range } => {
+                            let file =
+                                files.get(*file).ok_or_else(|| Error::internal("a file was not given"))?;
+                            file.read_exact_at(add(range.start, done, "a place in a file")?, part)?;
+                        }
+                    }
+                    out.write_all(part).map_err(failed)?;
+                    done = end;
+                }
+            }
+        }
     }
 
     /// Opens what was written, to prove it. May be called again, for the same file at another place.
