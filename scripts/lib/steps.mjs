@@ -19,6 +19,8 @@ import { buildWasm } from './wasm.mjs';
  * @property {import('./setup.mjs').Need[]} [needs] what is set up for it
  */
 
+/** Minutes after which a test program counts as hanging: compiling it all on a busy machine takes a third of that. */
+const TEST_LIMIT = 45;
 const minutes = (/** @type {number} */ count) => count * 60_000;
 const bin = (/** @type {string} */ path) => inRoot('node_modules', path);
 const wasm = ['--target', 'wasm32-unknown-unknown'];
@@ -57,7 +59,7 @@ function check(/** @type {string} */ name, /** @type {string} */ command, /** @t
     name,
     lint: true,
     async run() {
-      const { code, output } = await attempt(command, args, { limit: minutes(10) });
+      const { code, output } = await attempt(command, args, { limit: minutes(TEST_LIMIT) });
       return { counts: counts(code === 0 ? { passed: 1 } : { failed: 1 }), output };
     },
   };
@@ -86,10 +88,10 @@ function cargoTests(/** @type {string} */ name, /** @type {string} */ command, /
     name,
     needs: ['packages', 'python'],
     async run() {
-      const { code, output, timedOut } = await attempt(command, args, { limit: minutes(15) });
+      const { code, output, timedOut } = await attempt(command, args, { limit: minutes(TEST_LIMIT) });
       return {
         counts: orFailed(ofCargo(output), code),
-        output: timedOut ? `${output}\nstopped after 15 min` : output,
+        output: timedOut ? `${output}\nstopped after ${TEST_LIMIT} min` : output,
       };
     },
   };
@@ -134,10 +136,10 @@ function nodeTests(
             `--test-reporter-destination=${events}`,
             ...files.map((file) => join(path, file)),
           ],
-          { limit: minutes(15) },
+          { limit: minutes(TEST_LIMIT) },
         );
         const result = orFailed(ofNodeTest(existsSync(events) ? readFileSync(events, 'utf8') : ''), code);
-        return { counts: result, output: timedOut ? `${output}\nstopped after 15 min` : output };
+        return { counts: result, output: timedOut ? `${output}\nstopped after ${TEST_LIMIT} min` : output };
       } finally {
         rmSync(scratch, { recursive: true, force: true });
       }
