@@ -54,7 +54,7 @@ export default (_env, argv) => {
       }),
       ...(isProduction ? forDelivery() : []),
     ],
-    performance: { maxAssetSize: 700_000, maxEntrypointSize: 120_000 },
+    performance: { maxAssetSize: 1_000_000, maxEntrypointSize: 120_000 },
     stats: 'errors-warnings',
   };
 };

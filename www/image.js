@@ -25,10 +25,18 @@ import { cellsFor, isMostlyAbsent } from './squares.js';
 /** How long a worker may take to stop before it is ended. */
 const CANCEL_GRACE_MS = 350;
 const SLOW_CLEARING_MS = 400;
+/** How long a card waits for its picture: that of a huge disk comes later. */
+const MAP_PATIENCE_MS = 250;
 /** For a card that is folded while it runs: when it is opened there is something to see. */
 const USUAL_CAPACITY = 1200;
 
 let nextId = 1;
+
+/** @param {number} ms */
+const after = (ms) =>
+  new Promise((resolve) => {
+    setTimeout(resolve, ms);
+  });
 
 /**
  * Events: `state` (the state or what belongs to it changed), `estimate`, `map`, `progress`, `clearing`, `saved`.
@@ -61,6 +69,8 @@ export class DiskImage extends EventTarget {
   /** @type {Outcome | null} */
   outcome = null;
   wasCancelled = false;
+  /** How wide its picture is, or will be, in pixels; 0 while nobody knows. */
+  mapWidth = 0;
   /** Whether the browser still holds the new file that was given up. */
   isClearing = false;
 
@@ -152,6 +162,7 @@ export class DiskImage extends EventTarget {
         return;
       }
       await this.#estimateNow();
+      await Promise.race([this.#fetchMap(), after(MAP_PATIENCE_MS)]);
       this.#enter('ready');
       if (this.#isLookedAt) void this.#workOutTheRest();
     } catch (error) {
@@ -241,6 +252,11 @@ export class DiskImage extends EventTarget {
     return this.#engine?.call('watch', this.#view).catch(() => undefined);
   }
 
+  /** The picture's blocks are those of the new image. */
+  get mapBlockSize() {
+    return this.outcome?.report.blockSize ?? this.estimate?.blockSize ?? this.report?.blockSize ?? 1;
+  }
+
   get #view() {
     const capacity = this.#capacity || USUAL_CAPACITY;
     const blocks = this.report?.blocks ?? { total: 1, present: 1, partiallyPresent: 0 };
@@ -248,7 +264,11 @@ export class DiskImage extends EventTarget {
   }
 
   async refreshMap() {
-    if (!this.report || this.#capacity === 0 || this.state !== 'ready' || this.refused) return;
+    if (this.state === 'ready') await this.#fetchMap();
+  }
+
+  async #fetchMap() {
+    if (!this.report || this.#capacity === 0 || this.refused) return;
     const turn = ++this.#mapTurn;
     try {
       const engine = await this.#openEngine();

@@ -97,15 +97,15 @@ function mountModes() {
 
 async function addSample() {
   const link = /** @type {HTMLButtonElement} */ (byId('sample'));
-  link.disabled = true;
+  if (link.getAttribute('aria-disabled') === 'true') return;
+  // Not `disabled`: that would take the focus away.
+  link.setAttribute('aria-disabled', 'true');
   try {
     await add([await sample()]);
-    // Its button is gone with the welcome.
-    [...cards.values()].at(-1)?.root.querySelector('h2')?.focus({ preventScroll: true });
   } catch {
     say('The sample could not be loaded; try again with a network.');
   } finally {
-    link.disabled = false;
+    link.removeAttribute('aria-disabled');
   }
 }
 
@@ -130,7 +130,15 @@ async function add(picked) {
     }
   }
   unfoldFor(added);
+  const had = document.activeElement;
   arrange();
+  // What was pressed may be gone with the welcome.
+  if (had && had !== document.body && !had.checkVisibility()) {
+    cards
+      .get(/** @type {DiskImage} */ (added[0]))
+      ?.root.querySelector('h2')
+      ?.focus({ preventScroll: true });
+  }
   await Promise.all(added.map((image) => inTurn(() => image.read())));
   await joinChains();
 }
@@ -197,10 +205,18 @@ function unfoldFor(added) {
   if (open.length > 0) cards.forEach(({ fold }, image) => fold(open.includes(image)));
 }
 
+/** The welcome steps back for the first card: what moves for it is not seen moving. */
+function settle() {
+  document.body.classList.add('is-settling');
+  requestAnimationFrame(() => requestAnimationFrame(() => document.body.classList.remove('is-settling')));
+}
+
 /** With one image its card is open; with several, one is, and the others open on demand. */
 function arrange() {
   const many = cards.size > 1;
+  const isFirst = cards.size > 0 && !document.body.classList.contains('has-images');
   document.body.classList.toggle('has-images', cards.size > 0);
+  if (isFirst) settle();
   document.body.classList.toggle('has-many', many);
   byId('cards').hidden = cards.size === 0;
   if (!many) cards.forEach(({ fold }) => fold(true));

@@ -1,10 +1,11 @@
 /** The page as an installed program: without a network, strictly closed, and updated without haste. */
 import assert from 'node:assert/strict';
-import { cp, readFile, writeFile } from 'node:fs/promises';
+import { cp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { serve } from '../../scripts/lib/server.mjs';
-import { cardOf, download, pageSuite, waitFor, watch } from './support/page.mjs';
+import * as images from './support/images.mjs';
+import { cardOf, download, drop, pageSuite, waitFor, watch } from './support/page.mjs';
 import { chromium, dist, missing } from './support/programs.mjs';
 
 const suite = pageSuite();
@@ -153,4 +154,142 @@ test('leaving the page while it works is asked about', { skip: needs }, async (t
   await waitFor(page, 'sample.vhdx', 'Made');
   await page.waitForTimeout(100);
   assert.equal(await wouldAsk(), false);
+});
+
+/** The site as another version: every hash in a name is another one, and the old files are gone. @param {string} folder */
+async function newVersion(folder) {
+  const names = await readdir(folder);
+  const hashes = [...new Set(names.flatMap((name) => /\.([0-9a-f]{12,})\./.exec(name)?.[1] ?? []))];
+  const renew = (/** @type {string} */ text) =>
+    hashes.reduce((changed, hash) => changed.replaceAll(hash, [...hash].reverse().join('')), text);
+  for (const name of names) {
+    const path = join(folder, name);
+    if (!/\.(html|js|css|wasm)$/.test(name)) continue;
+    const bytes = await readFile(path);
+    await rm(path);
+    await writeFile(join(folder, renew(name)), name.endsWith('.wasm') ? bytes : renew(bytes.toString('utf8')));
+  }
+}
+
+test('two tabs with an update between them both go on', { skip: needs }, async (t) => {
+  const folder = suite.path('two-tabs');
+  await cp(dist, folder, { recursive: true });
+  const { address, server } = await serve(folder, 0);
+  const context = await suite.browser.newContext();
+  t.after(async () => {
+    await context.close();
+    server.closeAllConnections();
+    server.close();
+  });
+  const old = await context.newPage();
+  await old.goto(address);
+  await old.getByText('works offline').waitFor();
+  await old.reload();
+  await old.getByRole('button', { name: 'Try it with a sample' }).click();
+  await waitFor(old, 'sample.vhdx', 'Ready');
+
+  await newVersion(folder);
+  const other = await context.newPage();
+  await other.goto(address);
+  await other.evaluate(async () => (await navigator.serviceWorker.getRegistration())?.update());
+  const loaded = other.waitForEvent('load');
+  await other.getByRole('button', { name: 'Use it now' }).click();
+  await loaded;
+  await other.getByRole('button', { name: 'Try it with a sample' }).click();
+  await waitFor(other, 'sample.vhdx', 'Ready');
+
+  assert.equal(await cardOf(old, 'sample.vhdx').count(), 1, 'the old tab keeps its work');
+  // It needs a new engine, whose files the server no longer has.
+  await old.setInputFiles('#files', await suite.file('later.vhd', images.base()));
+  await waitFor(old, 'later.vhd', 'Ready');
+  await download(old, 'later.vhd', suite.path('later-out.vhd'));
+  await waitFor(old, 'later.vhd', 'Made');
+});
+
+test('an update asks before it takes a result away that may not be saved', { skip: needs }, async (t) => {
+  const folder = suite.path('unsaved');
+  await cp(dist, folder, { recursive: true });
+  const { address, server } = await serve(folder, 0);
+  const context = await suite.browser.newContext();
+  t.after(async () => {
+    await context.close();
+    server.closeAllConnections();
+    server.close();
+  });
+  const page = await context.newPage();
+  await page.goto(address);
+  await page.getByText('works offline').waitFor();
+  await page.reload();
+  await page.getByRole('button', { name: 'Try it with a sample' }).click();
+  await waitFor(page, 'sample.vhdx', 'Ready');
+  await download(page, 'sample.vhdx', suite.path('unsaved-out.vhdx'));
+  await waitFor(page, 'sample.vhdx', 'Made');
+  await newVersion(folder);
+  await page.evaluate(async () => (await navigator.serviceWorker.getRegistration())?.update());
+  await page.getByRole('button', { name: 'Use it now' }).click();
+  await page.getByText('1 new image on this page may not be saved yet', { exact: false }).waitFor();
+  assert.equal(await page.locator('.card').count(), 1);
+  const loaded = page.waitForEvent('load');
+  await page.getByRole('button', { name: 'Reload', exact: true }).click();
+  await loaded;
+});
+
+test('a half-finished deployment shows a new visitor a word', { skip: needs }, async (t) => {
+  const folder = suite.path('half');
+  await cp(dist, folder, { recursive: true });
+  for (const name of await readdir(folder)) if (/^main\..*\.js$/.test(name)) await rm(join(folder, name));
+  const { address, server } = await serve(folder, 0);
+  const page = await suite.browser.newPage();
+  t.after(async () => {
+    await page.close();
+    server.closeAllConnections();
+    server.close();
+  });
+  await page.goto(address);
+  await page.getByText('a part of this page did not arrive', { exact: false }).waitFor();
+  await page.waitForFunction(
+    () => getComputedStyle(/** @type {Element} */ (document.querySelector('.boot'))).visibility === 'visible',
+  );
+});
+
+test('an engine that did not arrive is told as that, and nothing is said of the disk', { skip: needs }, async (t) => {
+  const folder = suite.path('no-engine');
+  await cp(dist, folder, { recursive: true });
+  for (const name of await readdir(folder)) if (name.endsWith('.wasm')) await rm(join(folder, name));
+  const { address, server } = await serve(folder, 0);
+  const context = await suite.browser.newContext({ serviceWorkers: 'block' });
+  t.after(async () => {
+    await context.close();
+    server.closeAllConnections();
+    server.close();
+  });
+  const page = await context.newPage();
+  await page.goto(address);
+  await page.setInputFiles('#files', await suite.file('fine.vhd', images.base()));
+  await page.getByRole('heading', { name: 'A part of this page could not be loaded' }).waitFor();
+});
+
+test('after a reload a dropped file can be opened again, or forgotten', { skip: needs }, async (t) => {
+  const page = await suite.open(t);
+  await drop(page, [await suite.file('kept.vhd', images.base())]);
+  await waitFor(page, 'kept.vhd', 'Ready');
+  await page.reload();
+  // Where the browser still allows it the card comes back by itself, else with a click.
+  const bar = page.locator('#restore');
+  const card = cardOf(page, 'kept.vhd');
+  await bar.getByText('kept.vhd').or(card).first().waitFor();
+  const isBack = await card.isVisible();
+  t.diagnostic(isBack ? 'the card came back by itself' : 'the card is offered');
+  if (isBack) {
+    await waitFor(page, 'kept.vhd', 'Ready');
+    await card.getByRole('button', { name: 'Remove from this page' }).click();
+  } else {
+    await bar.getByRole('button', { name: 'Open again' }).waitFor();
+    await bar.getByRole('button', { name: 'Forget' }).click();
+  }
+  await page.reload();
+  await page.getByRole('button', { name: 'Try it with a sample' }).waitFor();
+  await page.waitForTimeout(500);
+  assert.equal(await bar.innerText(), '');
+  assert.equal(await page.locator('.card').count(), 0);
 });

@@ -1,6 +1,7 @@
 /** The card of one image: its head, and the view that belongs to its state. */
 
 import { announce } from '../announce.js';
+import { capacity } from '../blockmap.js';
 import { baseName } from '../chain.js';
 import { bytes, displayText } from '../format.js';
 import { STATES } from '../words.js';
@@ -13,6 +14,10 @@ import { runningView } from './running.js';
 
 /** @import { DiskImage } from '../image.js' */
 /** @import { Missing } from '../chain.js' */
+
+/** From this width of a card on the choices stand beside the picture, and take so much of it. */
+const BESIDE_REM = 56;
+const SIDE_REM = 25.5;
 
 /**
  * @param {DiskImage} image
@@ -57,12 +62,30 @@ export function imageCard(image, actions) {
     }
     announce(stateSentence(image));
   };
+  // Asked for before the card shows it, so that the picture is there when the card is.
+  requestAnimationFrame(() => {
+    const width = mapWidth(slot('body'));
+    if (image.state !== 'reading' || width <= 0) return;
+    image.mapWidth = width;
+    void image.wantMap(capacity(width));
+  });
   image.addEventListener('state', show);
   image.addEventListener('estimate', showResult);
   image.addEventListener('progress', showState);
   image.addEventListener('saved', showState);
   show();
   return { root, fold };
+}
+
+/**
+ * How wide the picture will be, in pixels: as the style sheet has it.
+ * @param {HTMLElement} body of the card
+ */
+function mapWidth(body) {
+  const { paddingLeft, paddingRight, fontSize } = getComputedStyle(body);
+  const rem = parseFloat(fontSize);
+  const width = body.clientWidth - parseFloat(paddingLeft) - parseFloat(paddingRight);
+  return body.clientWidth >= BESIDE_REM * rem ? width - SIDE_REM * rem : width;
 }
 
 /**

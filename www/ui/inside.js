@@ -1,7 +1,7 @@
 /** What is in the image: its own facts and its volumes. */
 
 import { bytes, plural } from '../format.js';
-import { obstacles, remedyOf } from '../remedies.js';
+import { obstacles } from '../remedies.js';
 import { DISK_TYPES } from '../words.js';
 import { el, foreign, prose, size } from './dom.js';
 import { volumeKind } from './volumes.js';
@@ -67,7 +67,7 @@ function volumes(report) {
  */
 function whyDeclined(volume, report) {
   if (obstacles(report).includes(volume)) {
-    return el('p', { class: 'why-declined' }, `Its free space is not known: it ${remedyOf(volume).title} (see above).`);
+    return el('p', { class: 'why-declined' }, 'Its free space is not known: see above.');
   }
   return el('p', { class: 'why-declined' }, ...prose(volume.declined?.detail ?? ''));
 }

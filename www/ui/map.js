@@ -30,7 +30,9 @@ export function mountMap(section, image, signal) {
 
   const say = () => {
     const { map, report } = image;
-    if (map && report) readout.textContent = pointed < 0 ? scaleOf(map, report) : describeSquare(map, report, pointed);
+    if (!map || !report) return;
+    const blockSize = image.mapBlockSize;
+    readout.textContent = pointed < 0 ? scaleOf(map, blockSize) : describeSquare(map, report, blockSize, pointed);
     picture.mark(pointed);
   };
   const refresh = () => {
@@ -43,17 +45,22 @@ export function mountMap(section, image, signal) {
   };
   // Its place is kept before it is known: as many squares as there will be.
   const keepPlace = (/** @type {number} */ width) => {
+    if (image.map) canvas.style.height = `${heightOf(image.map.firsts.length, width)}px`;
     const { total = 0, present = 0, partiallyPresent = 0 } = image.report?.blocks ?? {};
     const isPacked = isMostlyAbsent({ total, present, partiallyPresent });
-    const squares = Math.min(capacity(width), isPacked ? present + partiallyPresent : total);
+    const blocks = isPacked ? present + partiallyPresent : total;
+    const smaller = (image.report?.blockSize ?? 1) / image.mapBlockSize;
+    const squares = Math.min(capacity(width), Math.ceil(blocks * smaller));
     if (!image.map && squares > 0) canvas.style.height = `${heightOf(squares, width)}px`;
   };
 
+  if (image.mapWidth > 0) keepPlace(image.mapWidth);
   const observer = new ResizeObserver(([entry]) => {
     const width = entry?.contentRect.width ?? 0;
     if (width === 0) return;
     keepPlace(width);
     picture.resize(width);
+    image.mapWidth = width;
     void image.wantMap(capacity(width));
   });
   observer.observe(canvas);
@@ -141,9 +148,9 @@ function describe(map) {
 
 /**
  * @param {BlockMap} map
- * @param {InspectReport} report
+ * @param {number} blockSize
  */
-function scaleOf({ firsts, lasts, isPacked }, { blockSize }) {
+function scaleOf({ firsts, lasts, isPacked }, blockSize) {
   const blocks = (lasts[0] ?? 0) - (firsts[0] ?? 0) + 1;
   const what = isPacked ? 'only what is stored is shown; ' : '';
   return blocks === 1
@@ -154,9 +161,10 @@ function scaleOf({ firsts, lasts, isPacked }, { blockSize }) {
 /**
  * @param {BlockMap} map
  * @param {InspectReport} report
+ * @param {number} blockSize
  * @param {number} square
  */
-function describeSquare(map, { blockSize, volumes, virtualSize }, square) {
+function describeSquare(map, { volumes, virtualSize }, blockSize, square) {
   const first = map.firsts[square] ?? 0;
   const last = map.lasts[square] ?? 0;
   const start = first * blockSize;

@@ -23,11 +23,12 @@ import { options, questions } from './options.js';
 import { volumeName } from './volumes.js';
 
 /** @import { DiskImage } from '../image.js' */
-/** @import { InspectReport } from '../types.js' */
+/** @import { EstimateReport, InspectReport } from '../types.js' */
 
 const WIDE = '(min-width: 62rem)';
-/** Reasons that stand above, with their remedy, or among the questions. */
-const SAID_ELSEWHERE = new Set(['volume-declined', 'shadow-copies']);
+/** Reasons that stand above, with their remedy. */
+const DECLINED = 'volume-declined';
+const SAID_ELSEWHERE = new Set([DECLINED]);
 
 /**
  * @param {DiskImage} image
@@ -70,7 +71,7 @@ export function readyView(image, signal) {
  */
 export function readyNotices(image, signal) {
   const { report } = image;
-  const notices = report ? obstacles(report).map((volume) => obstacleNotice(volume)) : [];
+  const notices = report ? obstacles(report).map((volume) => obstacleNotice(volume, image.estimate)) : [];
   if (image.wasCancelled) {
     notices.push(cancelledNotice(image, signal));
   }
@@ -92,15 +93,24 @@ export function readyNotices(image, signal) {
 /**
  * Why a volume keeps its free space, and what to do about it: above all else, and only there.
  * @param {InspectReport['volumes'][number]} volume
+ * @param {EstimateReport | null} estimate
  */
-function obstacleNotice(volume) {
-  const { title, next, commands } = remedyOf(volume);
+function obstacleNotice(volume, estimate) {
+  const remedy = remedyOf(volume);
+  // What the engine advises for this very image comes first; the reason's sentence begins with the volume's number.
+  const detail = volume.declined?.detail ?? '';
+  const reason = estimate?.reasons.find(({ code, message }) => code === DECLINED && message.includes(detail));
+  const isAdvised = reason !== undefined && reason.commands.length > 0;
   const name = el('span', { class: 'volume-title' }, ...volumeName(volume));
   const element = notice(
     'warn',
-    { title: ` ${title}, so its free space stays`, meaning: volume.declined?.detail, next },
+    {
+      title: ` ${remedy.title}, so its free space stays`,
+      meaning: isAdvised ? reason.message.slice(reason.message.indexOf(detail)) : detail,
+      next: isAdvised ? undefined : remedy.next,
+    },
     '',
-    commands.map(copyable),
+    (isAdvised ? reason.commands : remedy.commands).map(copyable),
   );
   element.querySelector('h3')?.prepend(name);
   return element;
@@ -223,7 +233,7 @@ function why({ estimate }) {
           {},
           count > 0 ? el('strong', {}, `${bytes(count)}: `) : null,
           el('bdi', {}, ...prose(message)),
-          ...commands.map((command) => el('code', { class: 'command' }, command)),
+          ...commands.map(copyable),
         ),
       ),
     ),

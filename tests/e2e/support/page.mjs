@@ -99,12 +99,12 @@ export function watch(page, address) {
 /** Gives files to the page as the file dialog does. @param {Page} page @param {string[]} paths */
 export const choose = (page, paths) => page.setInputFiles('#files', paths);
 
-/** Drops files upon the page as a file manager does, handles and all. @param {Page} page @param {string[]} files @param {number} [y] */
-export async function drop(page, files, y = 400) {
+/** Drops files upon the page as a file manager does, handles and all. @param {Page} page @param {string[]} files @param {number} [y] @param {number} [x] */
+export async function drop(page, files, y = 400, x = 300) {
   const session = await page.context().newCDPSession(page);
   const data = { items: [], files, dragOperationsMask: 1 };
   for (const type of /** @type {const} */ (['dragEnter', 'dragOver', 'drop'])) {
-    await session.send('Input.dispatchDragEvent', { type, x: 400, y, data });
+    await session.send('Input.dispatchDragEvent', { type, x, y, data });
   }
 }
 
