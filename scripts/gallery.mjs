@@ -41,7 +41,7 @@ const pictures = (disk) => [
     async reach(page) {
       await analyse(page, disk);
       await page.locator('.save .primary').click();
-      await page.getByText('Compared, and the same.').waitFor({ timeout: 120_000 });
+      await page.getByText('Proved to hold the same.').waitFor({ timeout: 120_000 });
       await page.waitForTimeout(600);
     },
   },
