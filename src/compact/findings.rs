@@ -13,7 +13,7 @@ use std::rc::Rc;
 use super::plan::{Decision, Plan};
 use super::scan::{Scan, Tally};
 use crate::error::{Error, Result};
-use crate::units::len64;
+use crate::units::{add, len64};
 
 const MAGIC: &[u8; 4] = b"VCF1";
 const DIGEST: usize = 32;
@@ -35,7 +35,7 @@ pub fn fingerprint(plan: &Plan, files: &str) -> Result<[u8; DIGEST]> {
         while let Some(at) = block {
             hasher.update(&at.to_le_bytes());
             hasher.update(format!("{:?}", image.blocks.get(at)).as_bytes());
-            block = image.blocks.next_known(at.saturating_add(1));
+            block = image.blocks.next_known(add(at, 1, "a block")?);
         }
     }
     for range in plan.free.ranges() {
@@ -113,7 +113,7 @@ fn agrees(scan: &Scan, plan: &Plan) -> bool {
         if at >= scan.settled_up_to() || plan.decision(at) == Decision::Absent {
             return false;
         }
-        block = scan.out().first_known(at.saturating_add(1)..plan.target.blocks);
+        block = at.checked_add(1).and_then(|next| scan.out().first_known(next..plan.target.blocks));
     }
     true
 }

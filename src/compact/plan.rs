@@ -108,7 +108,7 @@ impl Plan {
         let smaller = Self::for_target(analysis, smaller, plan.free.clone(), options)?;
         // What no file system tells of may turn out zero, and goes only in blocks that are small enough.
         let unknown = smaller.unknown_bytes(&analysis.mapped())?;
-        let may_save = add(plan.size.saturating_sub(smaller.size), unknown, "what may be saved")?;
+        let may_save = add(length(&(smaller.size..plan.size)), unknown, "what may be saved")?;
         Ok(if may_save > plan.size / WORTH_SMALLER_BLOCKS { smaller } else { plan })
     }
 
@@ -131,11 +131,11 @@ impl Plan {
                 Decision::Free | Decision::Void => out.set(at, plan.omitted_state()),
                 Decision::Absent => {}
             }
-            block = plan.next_touched(at.saturating_add(1));
+            block = plan.next_touched(add(at, 1, "a block")?);
         }
         let known = add(plan.counts.free_bytes, plan.counts.candidate_bytes, "the stored bytes")?;
         // Stored bytes are bytes of the disk.
-        plan.counts.absent_bytes = plan.target.addressable_size.saturating_sub(known);
+        plan.counts.absent_bytes = length(&(known..plan.target.addressable_size));
         out.seal();
         let writer = plan.target.writer(plan.top(), plan.counts.free > 0, &Fresh::default())?;
         plan.size = writer.file_size(&out)?;
@@ -168,10 +168,10 @@ impl Plan {
         while let Some(at) = block {
             if self.decision(at) == Decision::Candidate {
                 let range = self.range(at);
-                let unknown = length(&range).saturating_sub(mapped.total_within(range));
+                let unknown = length(&(mapped.total_within(range.clone())..length(&range)));
                 sum = add(sum, unknown, "what no file system tells of")?;
             }
-            block = self.next_decided(at.saturating_add(1));
+            block = self.next_decided(add(at, 1, "a block")?);
         }
         Ok(sum)
     }
@@ -278,28 +278,29 @@ impl Plan {
             Survey { droppable: true, .. } => Decision::Free,
             Survey { .. } => Decision::Candidate,
         };
-        let add = |sum: &mut u64, more| -> Result<()> {
+        let count = |sum: &mut u64, more| -> Result<()> {
             *sum = add(*sum, more, "a sum over all blocks")?;
             Ok(())
         };
         match decision {
             Decision::Absent | Decision::Void => {}
             Decision::Free => {
-                add(&mut counts.free, 1)?;
-                add(&mut counts.free_bytes, found.stored)?;
+                count(&mut counts.free, 1)?;
+                count(&mut counts.free_bytes, found.stored)?;
             }
             Decision::Candidate => {
                 // What is free is counted among what is stored.
-                let in_use = found.stored.saturating_sub(found.free);
+                let in_use = length(&(found.free..found.stored));
                 let fragmented = in_use < self.target.block_size.get() / 10;
-                add(&mut counts.candidate, 1)?;
-                add(&mut counts.candidate_bytes, found.stored)?;
-                add(&mut counts.trapped_bytes, found.free)?;
-                add(&mut counts.fragmented, u64::from(fragmented))?;
+                count(&mut counts.candidate, 1)?;
+                count(&mut counts.candidate_bytes, found.stored)?;
+                count(&mut counts.trapped_bytes, found.free)?;
+                count(&mut counts.fragmented, u64::from(fragmented))?;
             }
         }
         // Each block was counted as absent before.
-        counts.absent = self.target.blocks.saturating_sub(counts.free).saturating_sub(counts.candidate);
+        let decided = add(counts.free, counts.candidate, "a number of blocks")?;
+        counts.absent = length(&(decided..self.target.blocks));
         Ok(decision)
     }
 

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use super::{ReadAt, check_range};
 use crate::error::{Error, Result};
-use crate::units::{index, len64};
+use crate::units::{add, index, len64, length, mul};
 
 /// Bytes of one page.
 const PAGE: u64 = 128 << 10;
@@ -51,8 +51,8 @@ impl<R: ReadAt> Cached<R> {
             page.last_used = now;
             return Ok(Rc::clone(&page.bytes));
         }
-        let start = number.saturating_mul(PAGE);
-        let len = PAGE.min(self.inner.size().saturating_sub(start));
+        let start = mul(number, PAGE, "a page")?;
+        let len = PAGE.min(length(&(start..self.inner.size())));
         let mut bytes = vec![0; index(len, "a cache page")?];
         self.inner.read_exact_at(start, &mut bytes)?;
         let bytes: Rc<[u8]> = bytes.into();
@@ -74,14 +74,15 @@ impl<R: ReadAt> ReadAt for Cached<R> {
 
     fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         check_range(self, offset, len64(buf.len()))?;
-        if len64(buf.len()) >= PAGE.saturating_mul(2) {
+        if len64(buf.len()) / 2 >= PAGE {
             return self.inner.read_exact_at(offset, buf);
         }
         let mut at = offset;
         let mut rest = buf;
         while !rest.is_empty() {
             let page = self.page(at / PAGE)?;
-            let tail = page.get(index(at % PAGE, "a page offset")?..).unwrap_or_default();
+            let tail = page.get(index(at % PAGE, "a page offset")?..);
+            let tail = tail.ok_or_else(|| Error::internal("a cache page is shorter than its reader"))?;
             let n = tail.len().min(rest.len());
             let (Some(from), Some((to, after))) = (tail.get(..n), rest.split_at_mut_checked(n)) else {
                 return Err(Error::internal("a cache page is shorter than its reader"));
@@ -91,7 +92,7 @@ impl<R: ReadAt> ReadAt for Cached<R> {
             }
             to.copy_from_slice(from);
             rest = after;
-            at = at.saturating_add(len64(n));
+            at = add(at, len64(n), "a read")?;
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use super::{ReadAt, check_range};
 use crate::error::{Error, ErrorKind, Result};
-use crate::units::{add, index, len64};
+use crate::units::{add, index, len64, length};
 
 /// How many patches one overlay holds at most.
 const MAX_PATCHES: usize = 1 << 20;
@@ -40,7 +40,12 @@ impl Patch {
             Content::Zeros => Content::Zeros,
             Content::Redirect(at) => Content::Redirect(add(*at, by, "a patch")?),
         };
-        Ok(Self { len: self.len.saturating_sub(by), content })
+        Ok(Self { len: length(&(by..self.len)), content })
+    }
+
+    /// Where the patch ends that begins at `start`: both lie inside the reader, whose size fits 64 bits.
+    const fn end(&self, start: u64) -> u64 {
+        start.wrapping_add(self.len)
     }
 
     fn read<R: ReadAt>(&self, base: &R, from: u64, buf: &mut [u8]) -> Result<()> {
@@ -127,13 +132,13 @@ impl<R: ReadAt> Overlay<R> {
         let end = add(offset, len, "a patch")?;
         while let Some((start, patch)) = self.last_overlapping(offset..end) {
             self.patches.remove(&start);
-            let patch_end = start.saturating_add(patch.len);
+            let patch_end = patch.end(start);
             if patch_end > end {
-                self.patches.insert(end, patch.skip(end.saturating_sub(start))?);
+                self.patches.insert(end, patch.skip(length(&(start..end)))?);
             }
             if start < offset {
                 let mut head = patch;
-                head.len = offset.saturating_sub(start);
+                head.len = length(&(start..offset));
                 if let Content::Bytes(bytes) = &mut head.content {
                     bytes.truncate(index(head.len, "a patch")?);
                 }
@@ -175,12 +180,11 @@ impl<R: ReadAt> Overlay<R> {
 
     fn last_overlapping(&self, range: Range<u64>) -> Option<(u64, Patch)> {
         let (&start, patch) = self.patches.range(..range.end).next_back()?;
-        (start.saturating_add(patch.len) > range.start && range.start < range.end)
-            .then(|| (start, patch.clone()))
+        (patch.end(start) > range.start && range.start < range.end).then(|| (start, patch.clone()))
     }
 
     fn read_base(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        let have = self.base.size().saturating_sub(offset).min(len64(buf.len()));
+        let have = length(&(offset..self.base.size())).min(len64(buf.len()));
         let (head, tail) = buf.split_at_mut(index(have, "a read")?);
         tail.fill(0);
         if head.is_empty() { Ok(()) } else { self.base.read_exact_at(offset, head) }
@@ -195,20 +199,19 @@ impl<R: ReadAt> ReadAt for Overlay<R> {
     fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         check_range(self, offset, len64(buf.len()))?;
         self.read_base(offset, buf)?;
-        let end = offset.saturating_add(len64(buf.len()));
+        let end = add(offset, len64(buf.len()), "a read")?;
         let first = self.patches.range(..=offset).next_back().map_or(offset, |(&start, _)| start);
         for (&start, patch) in self.patches.range(first..end.max(first)) {
             let from = start.max(offset);
-            let to = start.saturating_add(patch.len).min(end);
+            let to = patch.end(start).min(end);
             if from >= to {
                 continue;
             }
-            let window =
-                index(from.saturating_sub(offset), "a read")?..index(to.saturating_sub(offset), "a read")?;
+            let window = index(length(&(offset..from)), "a read")?..index(length(&(offset..to)), "a read")?;
             let Some(part) = buf.get_mut(window) else {
                 return Err(Error::internal("a patch outside its read"));
             };
-            patch.read(&self.base, from.saturating_sub(start), part)?;
+            patch.read(&self.base, length(&(start..from)), part)?;
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::{ReadAt, check_range};
 use crate::error::{Error, Result};
 use crate::extents::Extents;
-use crate::units::{add, index, len64};
+use crate::units::{add, index, len64, length};
 
 /// Where the bytes of a volume lie on its disk: one or more ranges of the disk, in the volume's order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +26,7 @@ impl Segments {
     /// One range of the disk.
     #[must_use]
     pub fn single(range: Range<u64>) -> Self {
-        let len = range.end.saturating_sub(range.start);
+        let len = length(&range);
         Self { ranges: vec![range], starts: vec![0], len }
     }
 
@@ -99,21 +99,22 @@ impl Segments {
     pub fn resolve(&self, range: Range<u64>, visit: &mut dyn FnMut(Range<u64>) -> Result<()>) -> Result<()> {
         let end = range.end.min(self.len);
         let mut at = range.start;
-        let first = self.starts.partition_point(|&start| start <= at).saturating_sub(1);
+        let first = self.starts.partition_point(|&start| start <= at);
+        // The first one starts at 0, so there is always one before.
+        let first = first.saturating_sub(1);
         let parts = self.starts.iter().zip(&self.ranges).skip(first);
         for (&start, part) in parts {
             if at >= end {
                 break;
             }
-            // `start` is at most `at`, and both are at most the volume's length.
-            let from = add(part.start, at.saturating_sub(start), "a disk offset")?;
-            let left = end.saturating_sub(at);
+            let from = add(part.start, length(&(start..at)), "a disk offset")?;
+            let left = length(&(at..end));
             let to = part.end.min(add(from, left, "a disk offset")?);
             if from >= to {
                 break;
             }
             visit(from..to)?;
-            at = add(at, to.saturating_sub(from), "a volume offset")?;
+            at = add(at, length(&(from..to)), "a volume offset")?;
         }
         Ok(())
     }
@@ -147,7 +148,7 @@ impl<R: ReadAt> Window<R> {
     /// `read-failed` if one of them reaches past the end of `inner`.
     pub fn new(inner: R, segments: Segments) -> Result<Self> {
         for range in segments.ranges() {
-            check_range(&inner, range.start, range.end.saturating_sub(range.start))?;
+            check_range(&inner, range.start, length(range))?;
         }
         Ok(Self { inner, segments })
     }
@@ -168,7 +169,7 @@ impl<R: ReadAt> ReadAt for Window<R> {
         check_range(self, offset, len)?;
         let mut rest = buf;
         self.segments.resolve(offset..add(offset, len, "a volume offset")?, &mut |part| {
-            let len = index(part.end.saturating_sub(part.start), "a read")?;
+            let len = index(length(&part), "a read")?;
             let (head, tail) = std::mem::take(&mut rest)
                 .split_at_mut_checked(len)
                 .ok_or_else(|| Error::internal("segments longer than their range"))?;

@@ -13,6 +13,7 @@ use crate::compact::{
 use crate::error::{Result, Site, Warning};
 use crate::fs::{FreeMap, Hearing, Mapping, Request, Testimony};
 use crate::image::Format;
+use crate::units::length;
 
 /// Something a person should know.
 #[derive(Debug, Clone, Serialize, Tsify)]
@@ -180,7 +181,7 @@ fn witness(map: &FreeMap, hearing: &Hearing) -> Option<WitnessReport> {
     };
     let Testimony { records, owned_bytes } = testimony;
     // Where files share space, more may be owned than is used.
-    let unowned_bytes = agrees.then(|| map.used_bytes.saturating_sub(owned_bytes));
+    let unowned_bytes = agrees.then(|| length(&(owned_bytes..map.used_bytes)));
     Some(WitnessReport { agrees, records, owned_bytes, unowned_bytes })
 }
 
@@ -292,7 +293,7 @@ impl EstimateReport {
             output_size: estimate.output_size,
             exact: estimate.exact,
             // It may come out larger.
-            saves: analysis.file_size().saturating_sub(estimate.output_size),
+            saves: length(&(estimate.output_size..analysis.file_size())),
             format: plan.target.format.name(),
             disk_type: plan.target.disk_type.name(),
             block_size: plan.target.block_size.get(),

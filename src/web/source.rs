@@ -8,7 +8,7 @@ use super::error::from_js;
 use crate::compact::Input;
 use crate::error::{Error, ErrorKind, Result};
 use crate::io::{ReadAt, check_range};
-use crate::units::len64;
+use crate::units::{add, len64};
 use std::rc::Rc;
 
 /// Seconds from 1970 to 2000: VHD counts from there.
@@ -115,7 +115,7 @@ impl ReadAt for BlobReader {
         if buf.is_empty() {
             return Ok(());
         }
-        let end = offset.saturating_add(len64(buf.len()));
+        let end = add(offset, len64(buf.len()), "a read")?;
         let slice = self.blob.slice_with_f64_and_f64(number(offset), number(end));
         let bytes = slice
             .and_then(|slice| self.reader.read_as_array_buffer(&slice))
