@@ -383,6 +383,84 @@ fn large_fixed_disks_are_read_and_larger_dynamic_ones_are_not_written() {
     }
 }
 
+/// A dynamic disk of the smallest blocks, with all of them present, in the file from the last to the first.
+struct Backwards {
+    head: Vec<u8>,
+    footer: Footer,
+    blocks: u64,
+}
+
+impl Backwards {
+    const TABLE: u64 = 1536;
+
+    fn new(blocks: u64) -> Self {
+        let mut footer = footer_of(&valid());
+        footer.current_size = (blocks * 512).into();
+        let mut header = header_of(&valid());
+        header.max_table_entries = u32::try_from(blocks).unwrap().into();
+        header.block_size = 512.into();
+        let footer = footer.sealed();
+        Self { head: [footer.as_bytes(), header.sealed().as_bytes()].concat(), footer, blocks }
+    }
+
+    fn first_block(&self) -> u64 {
+        (Self::TABLE + 4 * self.blocks).next_multiple_of(512)
+    }
+}
+
+impl ReadAt for Backwards {
+    fn size(&self) -> u64 {
+        self.first_block() + self.blocks * 1024 + 512
+    }
+    fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        buf.fill(0);
+        if offset >= self.size() - 512 {
+            buf.copy_from_slice(&self.footer.as_bytes()[..buf.len()]);
+        } else if offset < Self::TABLE {
+            let part = &self.head[offset as usize..];
+            let len = part.len().min(buf.len());
+            buf[..len].copy_from_slice(&part[..len]);
+        } else {
+            let first = (offset - Self::TABLE) / 4;
+            for (entry, word) in (first..self.blocks).zip(buf.chunks_exact_mut(4)) {
+                let sector = (self.first_block() + (self.blocks - 1 - entry) * 1024) / 512;
+                word.copy_from_slice(&u32::try_from(sector).unwrap().to_be_bytes());
+            }
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_disk_has_so_many_blocks_and_no_more() {
+    let limit = 1 << 23;
+    let opened = open(Rc::new(Backwards::new(limit)) as Rc<dyn ReadAt>).unwrap();
+    assert_eq!((opened.block_count(), opened.blocks.present()), (limit, limit));
+    let error = open(Rc::new(Backwards::new(limit + 1)) as Rc<dyn ReadAt>).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{error}");
+    // The largest disk that a VHD holds is within the limit in blocks of 256 KiB.
+    assert!((2040u64 << 30).div_ceil(256 << 10) <= limit);
+}
+
+#[test]
+fn a_parent_locator_is_so_long_and_no_longer() {
+    let with_locator = |len: u32| {
+        let mut image = with_footer(|f| f.disk_type = 4.into());
+        let mut header = header_of(&image);
+        header.parent_locators[0].platform_code = *b"W2ru";
+        header.parent_locators[0].data_length = len.into();
+        header.parent_locators[0].data_offset = 4096.into();
+        image[512..1536].copy_from_slice(header.sealed().as_bytes());
+        open_bytes(image)
+    };
+    assert!(with_locator(64 << 10).is_ok());
+    let error = with_locator((64 << 10) + 1).err().unwrap();
+    assert_eq!(
+        (error.kind(), error.site().unwrap().structure),
+        (ErrorKind::LimitExceeded, "VHD parent locator")
+    );
+}
+
 /// A file of zeros that ends with a footer.
 struct Sparse {
     size: u64,

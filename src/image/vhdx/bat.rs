@@ -453,6 +453,45 @@ mod tests {
         breaks(&image, "block 0 lies past the end", |i| i.bat(0, 6 << 20 | 7));
     }
 
+    /// A BAT whose every block is present, in the order of the disk.
+    struct AllPresent;
+
+    impl ReadAt for AllPresent {
+        fn size(&self) -> u64 {
+            u64::MAX
+        }
+        fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+            for (entry, word) in (offset / 8..).zip(buf.chunks_exact_mut(8)) {
+                let block = entry - entry / 4097;
+                let value = if entry % 4097 == 4096 { 0 } else { block + 1 << 20 | 6 };
+                word.copy_from_slice(&value.to_le_bytes());
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn so_many_blocks_are_present_and_no_more() {
+        let with_blocks = |blocks: u64| {
+            let disk = DiskMetadata {
+                block_size: crate::image::BlockSize::MIB_1,
+                leave_block_allocated: false,
+                has_parent: false,
+                virtual_size: blocks << 20,
+                virtual_disk_id: uuid::Uuid::nil(),
+                logical_sector_size: 512,
+                physical_sector_size: 512,
+                locator: None,
+                others: Vec::new(),
+            };
+            let mut space = FileSpace::new((blocks + 1) << 20).unwrap();
+            read_bat(&AllPresent, &(0..1 << 40), &disk, &mut space, &mut Vec::new())
+                .map(|(table, _)| table.present())
+        };
+        assert_eq!(with_blocks(MAX_PRESENT).unwrap(), MAX_PRESENT);
+        assert_eq!(with_blocks(MAX_PRESENT + 1).unwrap_err().kind(), ErrorKind::LimitExceeded);
+    }
+
     #[test]
     fn stretches_in_one_state_are_taken_at_once_and_to_the_block() {
         let mut image = TestImage::dynamic();
