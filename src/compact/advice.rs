@@ -67,7 +67,7 @@ pub(super) fn of_part(plan: &Plan, part: &Part) -> Result<Option<Reason>> {
     // Every disk has gaps around its partitions, and a reserved partition is only looked through for zeros.
     let is_ordinary = match part.kind {
         PartKind::NoPartition => part.bytes < ORDINARY_GAPS,
-        PartKind::Declined => findings.is_some_and(|findings| findings.volume.opaque.is_some()),
+        PartKind::Declined => findings.is_some_and(|findings| findings.volume.is_reserved()),
         _ => part.bytes < plan.size / WORTH_A_WORD,
     };
     if is_ordinary {
@@ -184,7 +184,7 @@ fn behind_end(findings: &VolumeFindings) -> (String, Vec<&'static str>) {
 
 fn declined(plan: &Plan, findings: &VolumeFindings, decline: &Decline) -> (String, Vec<&'static str>) {
     match decline.reason {
-        DeclineReason::NotSupported | DeclineReason::Unrecognised if findings.volume.opaque.is_none() => {
+        DeclineReason::NotSupported | DeclineReason::Unrecognised => {
             let (how, commands) = release(plan, findings.detected.name);
             (format!("{} {how}", decline.detail), commands)
         }

@@ -157,7 +157,8 @@ fn disk_type(disk: &Disk, top: &Image, options: &Options) -> Result<DiskType> {
         DiskType::Fixed => Err(Error::new(
             ErrorKind::WrongImageType,
             "this is a fixed disk, which always has its full size; it can become a dynamic one, which is only as large \
-             as what it holds, if you ask for that",
+             as what it holds, if you ask for that. Azure runs only fixed VHDs of whole MiB: for it, a dynamic result is \
+             made fixed again on the way up (qemu-img convert -O vpc -o subformat=fixed,force_size, or Convert-VHD)",
         )),
         DiskType::Differencing
             if disk.missing_parent().is_some_and(|parent| parent.is_raw) && options.flatten =>

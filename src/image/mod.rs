@@ -251,7 +251,7 @@ pub struct Image {
 /// `not-recognised` with the name of what it is, where that can be told; else what the format's own
 /// reader finds wrong.
 pub fn open(file: Rc<dyn ReadAt>) -> Result<Image> {
-    let head = read_vec(&file, 0, usize::try_from(file.size().min(1024)).unwrap_or(1024))?;
+    let head = read_vec(&file, 0, usize::try_from(file.size()).map_or(HEAD, |size| size.min(HEAD)))?;
     if head.starts_with(vhdx::SIGNATURE) {
         return vhdx::open(file);
     }
@@ -260,6 +260,9 @@ pub fn open(file: Rc<dyn ReadAt>) -> Result<Image> {
     }
     Err(Error::new(ErrorKind::NotRecognised, foreign(&head)))
 }
+
+/// What of a file is read to tell its format: an ext superblock's signature lies at 1080.
+const HEAD: usize = 2048;
 
 /// A sentence that names a format of other programs, so that a person knows what they have.
 fn foreign(head: &[u8]) -> String {
@@ -276,8 +279,9 @@ fn foreign(head: &[u8]) -> String {
         "a ZIP archive: unpack it first"
     } else if at(0, &[0x1f, 0x8b]) || at(0, b"\xfd7zXZ\0") || at(0, b"7z\xbc\xaf") || at(0, b"Rar!") {
         "a compressed archive: unpack it first"
-    } else if at(510, &[0x55, 0xaa]) {
-        "a raw disk image or a VHD whose footer is gone: raw images are as small as their file system lets them be"
+    } else if at(510, &[0x55, 0xaa]) || at(512, b"EFI PART") || at(1080, &[0x53, 0xef]) || at(0, b"XFSB") {
+        "a raw disk image, or a fixed VHD whose footer is gone. Its own program reads it as it is. To make it smaller here, \
+         make a dynamic image of it first: qemu-img convert -f raw -O vhdx DISK disk.vhdx"
     } else {
         return "this is no VHD or VHDX image: neither signature was found".into();
     };

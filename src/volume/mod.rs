@@ -75,6 +75,14 @@ pub struct Volume {
     pub opaque: Option<String>,
 }
 
+impl Volume {
+    /// Whether the table says that the partition is the operating system's own, with nothing to be read in it.
+    #[must_use]
+    pub fn is_reserved(&self) -> bool {
+        self.opaque.as_deref() == Some(kinds::RESERVED)
+    }
+}
+
 /// The volumes of a disk.
 #[derive(Debug, Clone, Default)]
 pub struct VolumeTable {

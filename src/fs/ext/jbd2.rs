@@ -350,6 +350,18 @@ pub(super) fn pending(why: &str) -> Decline {
     )
 }
 
+/// A journal that the kernel refuses to replay, so that starting the system is no remedy.
+pub(super) fn refused_by_kernel(why: &str) -> Decline {
+    Decline::new(
+        DeclineReason::JournalPending,
+        format!(
+            "The file system was in use when this image was taken, and its journal cannot be replayed: {why}. Linux \
+             refuses to mount it like this, so starting the system does not help. Run `e2fsck -f` on it from another \
+             system, then try again."
+        ),
+    )
+}
+
 /// Whether transaction `a` came after transaction `b`: sequence numbers go round.
 pub(super) fn came_after(a: u32, b: u32) -> bool {
     (1..1 << 31).contains(&a.wrapping_sub(b))

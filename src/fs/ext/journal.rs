@@ -114,7 +114,7 @@ impl<'v> Journal<'v> {
                 if log.format.has_block_checksums()
                     && !log.format.accepts_data(tag, transaction.sequence, &log.read(in_log)?)
                 {
-                    return Err(jbd2::pending("a checksum in it is wrong").into());
+                    return Err(jbd2::refused_by_kernel("a checksum in it is wrong").into());
                 }
                 if own.contains(tag.block..add(tag.block, 1, "a block of the journal")?) {
                     return Err(jbd2::damaged("it would overwrite itself"));

@@ -108,7 +108,7 @@ impl<'v> Log<'v> {
                 }
                 Kind::Commit => {
                     if suspect || torn {
-                        return Err(jbd2::pending("a checksum in it is wrong").into());
+                        return Err(jbd2::refused_by_kernel("a checksum in it is wrong").into());
                     }
                     let sequence = current.sequence.wrapping_add(1);
                     let transaction =
@@ -119,7 +119,7 @@ impl<'v> Log<'v> {
                         // Written before what it commits, which never arrived. True if nothing follows.
                         torn = true;
                     } else {
-                        return Err(jbd2::pending("the checksum of a transaction is wrong").into());
+                        return Err(jbd2::refused_by_kernel("the checksum of a transaction is wrong").into());
                     }
                     running = checksum::START;
                 }
