@@ -66,8 +66,7 @@ test('inspect as JSON has every key of the contract', () => {
   ]) {
     assert.ok(key in value.volumes[0], key);
   }
-  const estimateKeys =
-    'outputSize saves absentBytes freeBytes freeByVolume parts blocks fragmented reasons';
+  const estimateKeys = 'outputSize saves absentBytes freeBytes freeByVolume parts blocks fragmented reasons';
   for (const key of estimateKeys.split(' ')) assert.ok(key in value.estimate, key);
 });
 

@@ -9,6 +9,7 @@ import { PickerSink } from '../../lib/sinks/picker.js';
 import { scratchFolder } from '../support/scratch.mjs';
 import { contents, sinkSuite } from '../support/sink-suite.mjs';
 
+const MiB = 1024 * 1024;
 const path = scratchFolder({ inMemory: true });
 const inMemory = () => contents.map((bytes, i) => new BytesSource(`${i}`, bytes));
 const asBlobs = () =>
@@ -47,6 +48,35 @@ test('path with force: an old file stays until the new one is complete, and when
   await sink.abort();
   assert.equal(`${await result()}`, 'old');
 });
+
+for (const verify of [true, false]) {
+  test(`path: many runs with gaps of every length, ${verify ? 'read back' : 'not read back'}`, async () => {
+    const bytes = Buffer.from(Uint8Array.from({ length: 9 * MiB + 1 }, (_, i) => (i % 251) + 1));
+    const source = new BytesSource('in', bytes);
+    const gaps = [0, 1, 64 * 1024, 64 * 1024 + 1, 8 * MiB - 5, 8 * MiB, 20 * MiB + 3];
+    const { sink, result } = pathPlace({ force: false })();
+    const size = gaps.reduce((sum, gap) => sum + gap + bytes.length, 0);
+    await sink.begin(size, [source], { verify });
+    let position = 0;
+    for (const gap of gaps) {
+      await sink.write({ kind: 'source', file: 0, start: 0, end: bytes.length }, position, [source]);
+      position += bytes.length + gap;
+    }
+    await sink.commit();
+    const written = (await result()) ?? Buffer.of();
+    assert.equal(written.length, size);
+    position = 0;
+    for (const gap of gaps) {
+      const end = position + bytes.length;
+      assert.ok(bytes.equals(written.subarray(position, end)), `before a gap of ${gap}`);
+      assert.ok(
+        written.subarray(end, end + gap).every((byte) => byte === 0),
+        `in a gap of ${gap}`,
+      );
+      position = end + gap;
+    }
+  });
+}
 
 sinkSuite('download', () => {
   const sink = new DownloadSink('out.vhd');
