@@ -203,7 +203,7 @@ export const PHASES = {
   scan: 'Looking through the disk for zeros',
   write: 'Writing the new image',
   finish: 'Putting the new image in its place',
-  verify: 'Comparing the new image with yours',
+  verify: 'Proving that the new image holds the same',
   done: 'Done',
 };
 
@@ -212,7 +212,7 @@ export const STEPS = [
   { phase: 'check', label: 'Check' },
   { phase: 'scan', label: 'Look' },
   { phase: 'write', label: 'Write' },
-  { phase: 'verify', label: 'Compare' },
+  { phase: 'verify', label: 'Prove' },
 ];
 
 /** @type {Record<string, string>} */

@@ -155,7 +155,7 @@ for (const [phase, words] of Object.entries({
   scan: 'Looking through the disk',
   write: 'Writing the new image',
   finish: 'Putting the new image',
-  verify: 'Comparing the new image',
+  verify: 'Proving that the new image',
 })) {
   test(`a tab that is closed in phase “${phase}” leaves no part of an image behind`, { skip: needs }, async (t) => {
     const context = await suite.browser.newContext();

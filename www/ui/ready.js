@@ -101,7 +101,7 @@ function obstacleNotice(volume, estimate) {
   const detail = volume.declined?.detail ?? '';
   const reason = estimate?.reasons.find(({ code, message }) => code === DECLINED && message.includes(detail));
   const isAdvised = reason !== undefined && reason.commands.length > 0;
-  const name = el('span', { class: 'volume-title' }, ...volumeName(volume));
+  const name = el('span', {}, ...volumeName(volume, true));
   const element = notice(
     'warn',
     {

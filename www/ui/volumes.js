@@ -15,11 +15,13 @@ export const volumeKind = ({ fileSystem, type }) => (fileSystem === 'unknown' ? 
 /**
  * `“Windows” (NTFS)`, `partition 2 (ext4)`, `the disk (ext4)`.
  * @param {Volume} volume
+ * @param {boolean} [isFirst] whether a sentence begins with it
  * @returns {(Node | string)[]}
  */
-export function volumeName(volume) {
+export function volumeName(volume, isFirst = false) {
   const name = volume.label || volume.name;
   const kind = el('span', {}, ' (', foreign(volumeKind(volume)), ')');
   if (name) return ['“', foreign(name), '”', kind];
-  return [volume.scheme === 'whole' ? 'the disk' : `partition ${volume.index}`, kind];
+  const [the, partition] = isFirst ? ['The', 'Partition'] : ['the', 'partition'];
+  return [volume.scheme === 'whole' ? `${the} disk` : `${partition} ${volume.index}`, kind];
 }
