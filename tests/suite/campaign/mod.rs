@@ -15,6 +15,8 @@
 //!
 //! A file system takes part with a [`Subject`].
 
+mod damage;
+mod ext;
 mod frame;
 mod ntfs;
 mod readers;

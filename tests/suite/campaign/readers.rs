@@ -30,6 +30,17 @@ pub fn seven_zip(image: &Path) -> Files {
     files
 }
 
+/// The files that debugfs writes out. It reads the file system as it lies, without a replay, and heeds checksums.
+pub fn debugfs(image: &Path) -> Files {
+    let folder = tempfile::tempdir().unwrap();
+    let limit = format!("ulimit -f {}; exec timeout {SECONDS} \"$@\"", MAX_FILE / 512);
+    let dump = ["debugfs", "-R", &format!("rdump / {}", text(folder.path())), text(image)];
+    let _ = command("sh").args(["-c", &limit, "sh"]).args(dump).output().unwrap();
+    let mut files = Files::new();
+    collect("debugfs", folder.path(), folder.path(), MAX_DEPTH, &mut files);
+    files
+}
+
 /// The files that a mounted driver reads: `mount` mounts `image` read-only on the folder it is given, and says
 /// whether that worked.
 pub fn mounted(driver: &str, image: &Path, mount: impl FnOnce(&Path, &Path) -> bool) -> Files {

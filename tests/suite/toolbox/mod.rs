@@ -17,6 +17,7 @@ use vhd_compactor::volume::{VolumeTable, enumerate};
 
 pub mod engine;
 pub mod ext;
+pub mod ext_layout;
 pub mod fat;
 mod images;
 pub mod ntfs;
