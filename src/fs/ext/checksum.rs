@@ -28,7 +28,8 @@ pub(super) fn crc16(running: u16, bytes: &[u8]) -> u16 {
 pub(super) fn crc32_be(running: u32, bytes: &[u8]) -> u32 {
     bytes.iter().fold(running, |crc, &byte| {
         let [top, _, _, _] = crc.to_be_bytes();
-        (crc << 8) ^ CRC32_BE.get(usize::from(top ^ byte)).copied().unwrap_or_default()
+        // A byte is always below 256: there is no other case.
+        (crc << 8) ^ CRC32_BE.get(usize::from(top ^ byte)).copied().unwrap_or(0)
     })
 }
 

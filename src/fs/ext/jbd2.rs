@@ -215,13 +215,14 @@ impl Format {
 
     /// The tags of a descriptor block, up to the last one or the end of the block.
     pub(super) fn tags(&self, block: &[u8]) -> Vec<Tag> {
-        let mut rest = self.without_tail(block).get(TAGS_AT..).unwrap_or_default();
+        // Where the block ends, so do the tags, as a kernel reads them.
+        let mut rest = self.without_tail(block).get(TAGS_AT..).unwrap_or(&[]);
         let mut tags = Vec::new();
         while let Some((tag, flags, after)) = self.split_tag(rest) {
             tags.push(tag);
             rest = after;
             if flags & FLAG_SAME_UUID == 0 {
-                rest = rest.get(16..).unwrap_or_default();
+                rest = rest.get(16..).unwrap_or(&[]);
             }
             if flags & FLAG_LAST != 0 {
                 break;
@@ -261,7 +262,8 @@ impl Format {
         if end > self.without_tail(block).len() {
             return Err(damaged("one of its lists of revoked blocks is longer than a block"));
         }
-        let records = block.get(RECORDS_AT..end).unwrap_or_default();
+        // A count that does not even cover the header lists nothing, to a kernel, too.
+        let records = block.get(RECORDS_AT..end).unwrap_or(&[]);
         Ok(if self.wide {
             let (records, _) = records.as_chunks::<8>();
             Box::new(records.iter().map(|&record| U64::from_bytes(record).get()))
@@ -292,7 +294,7 @@ impl Format {
             Protection::None => true,
             Protection::V1 => (*kind, *size, found) == (1, 4, running) || (*kind, *size, found) == (0, 0, 0),
             Protection::V2 | Protection::V3 => {
-                let between = block.get(TAGS_AT..RECORDS_AT).unwrap_or_default();
+                let Some(between) = block.get(TAGS_AT..RECORDS_AT) else { return false };
                 let crc = [before, between, &[0; 4], after].into_iter().fold(self.seed, checksum::crc32c);
                 crc == found
             }
@@ -324,9 +326,10 @@ fn require_checksum(raw: &RawSuperblock) -> Result<(), Stop> {
     if raw.s_checksum_type != CRC32C {
         return Err(damaged("its checksums are of an unknown type"));
     }
-    let (before, after) = (raw.as_bytes().get(..0xFC), raw.as_bytes().get(0x100..));
-    let parts = [before.unwrap_or_default(), &[0; 4], after.unwrap_or_default()];
-    let crc = parts.into_iter().fold(checksum::START, checksum::crc32c);
+    let (Some(before), Some(after)) = (raw.as_bytes().get(..0xFC), raw.as_bytes().get(0x100..)) else {
+        return Err(damaged("its superblock is cut off"));
+    };
+    let crc = [before, &[0; 4], after].into_iter().fold(checksum::START, checksum::crc32c);
     if crc == raw.s_checksum.get() { Ok(()) } else { Err(damaged("the checksum of its superblock is wrong")) }
 }
 

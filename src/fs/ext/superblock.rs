@@ -185,7 +185,7 @@ pub(super) fn read(volume: &dyn ReadAt) -> Option<RawSuperblock> {
 impl RawSuperblock {
     /// The volume's label, as text that may hold anything.
     pub(super) fn label(&self) -> Option<String> {
-        let name = self.s_volume_name.split(|&byte| byte == 0).next().unwrap_or_default();
+        let name = self.s_volume_name.split(|&byte| byte == 0).next().unwrap_or(&[]);
         (!name.is_empty()).then(|| String::from_utf8_lossy(name).into_owned())
     }
 
@@ -499,6 +499,10 @@ fn journal_place(raw: &RawSuperblock, features: Features) -> Result<JournalPlace
     }
     match (raw.s_journal_inum.get(), raw.s_journal_dev.get()) {
         (0, _) => Ok(JournalPlace::Elsewhere),
+        // A kernel replays the journal of the inode, e2fsck looks for the one with the UUID.
+        (_, 0) if raw.s_journal_uuid != [0; 16] => {
+            Err(impossible("s_journal_uuid (beside a journal inode)", "of another journal", 0xD0))
+        }
         (inode, 0) => Ok(JournalPlace::Inode(inode)),
         (_, device) => Err(impossible("s_journal_dev (beside a journal inode)", device, 0xE4)),
     }
@@ -614,6 +618,7 @@ mod tests {
             ("a descriptor larger than a block", Sample::new().with16(0xFE, 2048)),
             ("meta groups past the last", Sample::new().with_bits(0x60, 0x10).with32(0x104, 2)),
             ("two journals", Sample::new().with32(0xE4, 7)),
+            ("a journal, and the UUID of another", Sample::new().with32(0xDC, 0x0B00)),
         ] {
             let decline = sample.declined();
             assert_eq!(decline.reason, Inconsistent, "{what}: {decline:?}");
