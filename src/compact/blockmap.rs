@@ -73,7 +73,7 @@ pub fn block_map(plan: &Plan, found: Option<Found<'_>>, cells: u64) -> Result<Bl
     let count = blocks.div_ceil(blocks_per_cell);
     let mut map = vec![Mixture::default(); index(count, "a picture")?];
     let mapped = plan.analysis().mapped();
-    let mut block = plan.next_decided(0);
+    let mut block = plan.next_stored(0);
     while let Some(at) = block {
         let range = plan.range(at);
         let cell =
@@ -104,7 +104,7 @@ pub fn block_map(plan: &Plan, found: Option<Found<'_>>, cells: u64) -> Result<Bl
                 count(CellClass::Unknown, length(&(known..len)))?;
             }
         }
-        block = plan.next_decided(add(at, 1, "a block")?);
+        block = plan.next_stored(add(at, 1, "a block")?);
     }
     let size = plan.target.block_size.start_of(blocks_per_cell);
     let mut start = 0u64;

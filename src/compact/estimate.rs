@@ -72,12 +72,12 @@ pub fn estimate(plan: &Plan) -> Result<Estimate> {
 /// None in practice.
 pub fn free_by_volume(plan: &Plan) -> Result<Vec<u64>> {
     let mut dropped = Extents::new();
-    let mut block = plan.next_decided(0);
+    let mut block = plan.next_stored(0);
     while let Some(at) = block {
         if plan.decision(at) == Decision::Free {
             dropped.push(plan.range(at));
         }
-        block = plan.next_decided(add(at, 1, "a block")?);
+        block = plan.next_stored(add(at, 1, "a block")?);
     }
     let free_in = |findings: &VolumeFindings| -> Result<u64> {
         let mut sum = 0u64;

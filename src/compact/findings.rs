@@ -13,7 +13,7 @@ use std::rc::Rc;
 use super::plan::{Decision, Plan};
 use super::scan::{Scan, Tally};
 use crate::error::{Error, Result};
-use crate::units::{add, len64};
+use crate::units::len64;
 
 const MAGIC: &[u8; 4] = b"VCF1";
 const DIGEST: usize = 32;
@@ -33,9 +33,11 @@ pub fn fingerprint(plan: &Plan, files: &str) -> Result<[u8; DIGEST]> {
         hasher.update(format!("{:?} {}", image.geometry, image.container.file_size()).as_bytes());
         let mut block = image.blocks.next_known(0);
         while let Some(at) = block {
+            let end = image.blocks.stretch_end(at);
             hasher.update(&at.to_le_bytes());
+            hasher.update(&end.to_le_bytes());
             hasher.update(format!("{:?}", image.blocks.get(at)).as_bytes());
-            block = image.blocks.next_known(add(at, 1, "a block")?);
+            block = image.blocks.next_known(end);
         }
     }
     for range in plan.free.ranges() {
@@ -102,7 +104,7 @@ pub fn resume(plan: &Rc<Plan>, fingerprint: &[u8; DIGEST], bytes: &[u8]) -> Resu
     };
     let words = words.iter().map(|word| u64::from_le_bytes(*word)).collect();
     let mut scan = Scan::new(plan)?;
-    scan.restore(words, plan.next_decided(number(next)), tally, number(done), number(flags));
+    scan.restore(words, plan.next_stored(number(next)), tally, number(done), number(flags));
     Ok(agrees(&scan, plan).then_some(scan))
 }
 

@@ -104,12 +104,12 @@ const ORDINARY_TAIL: u64 = 1 << 20;
 /// None in practice.
 pub fn parts(plan: &Plan) -> Result<Vec<Part>> {
     let mut kept = Extents::new();
-    let mut block = plan.next_decided(0);
+    let mut block = plan.next_stored(0);
     while let Some(at) = block {
         if plan.decision(at) == Decision::Candidate {
             kept.push(plan.range(at));
         }
-        block = plan.next_decided(add(at, 1, "a block")?);
+        block = plan.next_stored(add(at, 1, "a block")?);
     }
     let payload = kept.total();
     let mut parts = Parts { plan, rest: kept, found: Vec::new() };

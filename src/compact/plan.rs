@@ -124,12 +124,18 @@ impl Plan {
         let mut out = BlockPlan::new(plan.target.blocks)?;
         let mut block = plan.next_touched(0);
         while let Some(at) = block.filter(|&at| at < plan.target.blocks) {
+            // Most of the largest tables is blocks that are marked as zero.
+            if let Some(end) = plan.void_stretch_end(at) {
+                plan.decisions.fill(at..end, Decision::Void.pack());
+                block = plan.next_touched(end);
+                continue;
+            }
             let decision = plan.decide(at)?;
             plan.decisions.set(at, decision.pack());
             match decision {
                 Decision::Candidate => out.set(at, plan.kept_state(at)),
-                Decision::Free | Decision::Void => out.set(at, plan.omitted_state()),
-                Decision::Absent => {}
+                // Whatever is not stored takes no room.
+                Decision::Free | Decision::Void | Decision::Absent => {}
             }
             block = plan.next_touched(add(at, 1, "a block")?);
         }
@@ -164,14 +170,14 @@ impl Plan {
     /// Stored bytes of candidates that are outside `mapped`, the volumes of which file systems tell.
     fn unknown_bytes(&self, mapped: &Extents) -> Result<u64> {
         let mut sum = 0;
-        let mut block = self.next_decided(0);
+        let mut block = self.next_stored(0);
         while let Some(at) = block {
             if self.decision(at) == Decision::Candidate {
                 let range = self.range(at);
                 let unknown = length(&(mapped.total_within(range.clone())..length(&range)));
                 sum = add(sum, unknown, "what no file system tells of")?;
             }
-            block = self.next_decided(add(at, 1, "a block")?);
+            block = self.next_stored(add(at, 1, "a block")?);
         }
         Ok(sum)
     }
@@ -196,10 +202,32 @@ impl Plan {
         Decision::unpack(self.decisions.get(block))
     }
 
-    /// The first block at or after `from` that is not [`Decision::Absent`].
+    /// The first block at or after `from` of which something is stored: [`Decision::Free`] or
+    /// [`Decision::Candidate`]. Found in big steps over all others.
     #[must_use]
-    pub fn next_decided(&self, from: u64) -> Option<u64> {
-        self.decisions.next_nonzero(from)
+    pub fn next_stored(&self, from: u64) -> Option<u64> {
+        self.decisions.next_above_one(from)
+    }
+
+    /// What becomes of the blocks of which nothing is stored; the others are not decided here.
+    ///
+    /// # Errors
+    /// `limit-exceeded` where the blocks do not fit memory.
+    pub fn unstored(&self) -> Result<BlockPlan> {
+        match self.omitted_state() {
+            // The number of `Decision::Void` is 1.
+            OutState::Zero => Ok(BlockPlan::with_zeros(&self.decisions)),
+            _ => BlockPlan::new(self.target.blocks),
+        }
+    }
+
+    /// The end of the stretch of blocks from `block` on that are all void, told by the block table alone.
+    fn void_stretch_end(&self, block: u64) -> Option<u64> {
+        let table = &self.top().blocks;
+        let told = self.target.same_blocks && self.target.disk_type != DiskType::Differencing;
+        let is_void =
+            matches!(table.get(block), BlockState::Zero | BlockState::Undefined | BlockState::Unmapped);
+        (told && is_void).then(|| table.stretch_end(block).min(self.target.blocks))
     }
 
     /// The part of the disk that block `block` of the new image covers.

@@ -68,8 +68,8 @@ impl Scan {
         let total = if plan.options.mode == Mode::Quick { 0 } else { plan.counts.candidate_bytes };
         Ok(Self {
             plan: Rc::clone(plan),
-            out: BlockPlan::new(plan.target.blocks)?,
-            next: plan.next_decided(0),
+            out: plan.unstored()?,
+            next: plan.next_stored(0),
             tally: Tally { absent: plan.target.blocks, ..Tally::default() },
             done: 0,
             total,
@@ -118,7 +118,7 @@ impl Scan {
             // The last block may cost more than what is left.
             left = left.saturating_sub(add(read, overhead, "what was read")?);
             blocks -= 1;
-            self.next = plan.next_decided(next(block));
+            self.next = plan.next_stored(next(block));
         }
         self.out.seal();
         self.done = self.total;
@@ -190,11 +190,8 @@ impl Scan {
 
     fn settle(&mut self, plan: &Plan, block: u64) -> Result<()> {
         match plan.decision(block) {
-            Decision::Absent => return Ok(()),
-            Decision::Void => {
-                self.out.set(block, plan.omitted_state());
-                return Ok(());
-            }
+            // They were marked in the beginning.
+            Decision::Absent | Decision::Void => return Ok(()),
             Decision::Free => {
                 count(&mut self.tally.free)?;
                 self.reads_changed = true;

@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use super::{BlockSize, SectorBitmap};
 use crate::error::Result;
-use crate::units::{index, len64};
+use crate::units::{index, len64, length};
 
 /// One piece of a new image. A layout is these, one after another.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +78,14 @@ impl BlockPlan {
     /// `limit-exceeded` where `len` does not fit memory.
     pub fn new(len: u64) -> Result<Self> {
         Ok(Self { states: Pairs::new(len)?, ranks: Vec::new(), stored: 0 })
+    }
+
+    /// A plan that stores no block, in which those are [`OutState::Zero`] whose number in `numbers` is 1.
+    #[must_use]
+    pub fn with_zeros(numbers: &Pairs) -> Self {
+        let ones = |word: &u64| word & !(word >> 1) & !STORED;
+        let states = Pairs { words: numbers.words.iter().map(ones).collect(), len: numbers.len };
+        Self { states, ranks: Vec::new(), stored: 0 }
     }
 
     /// Sets the state of block `block`; out of range is ignored.
@@ -229,10 +237,29 @@ impl Pairs {
         }
     }
 
-    /// The first place at or after `from` whose number is not 0.
+    /// Sets the numbers of a whole range to the low two bits of `value`; what is out of range is ignored.
+    pub fn fill(&mut self, range: Range<u64>, value: u64) {
+        let pattern = (value & 3).wrapping_mul(!STORED);
+        let mut at = range.start;
+        let end = range.end.min(self.len);
+        while at < end {
+            let word = at / PER_WORD;
+            let next = word.saturating_add(1).saturating_mul(PER_WORD).min(end);
+            if length(&(at..next)) == PER_WORD {
+                if let Some(word) = index(word, "a block").ok().and_then(|i| self.words.get_mut(i)) {
+                    *word = pattern;
+                }
+            } else {
+                (at..next).for_each(|at| self.set(at, value));
+            }
+            at = next;
+        }
+    }
+
+    /// The first place at or after `from` whose number is 2 or 3.
     #[must_use]
-    pub fn next_nonzero(&self, from: u64) -> Option<u64> {
-        self.next(from..self.len, |word| (word | word << 1) & STORED)
+    pub fn next_above_one(&self, from: u64) -> Option<u64> {
+        self.next(from..self.len, |word| word & STORED)
     }
 
     /// The first place of `range` whose upper bit `pick` keeps.
@@ -321,6 +348,24 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        #[test]
+        fn ranges_are_filled(ranges in proptest::collection::vec((0u64..300, 0u64..300, 0u64..4), 1..8)) {
+            let mut pairs = Pairs::new(250).unwrap();
+            let mut model = [0u64; 250];
+            for (from, to, value) in ranges {
+                pairs.fill(from..to, value);
+                (from..to.min(250)).for_each(|at| model[at as usize] = value);
+            }
+            let zeros = BlockPlan::with_zeros(&pairs);
+            for (at, &value) in model.iter().enumerate() {
+                prop_assert_eq!(pairs.get(at as u64), value);
+                let expected = if value == 1 { OutState::Zero } else { OutState::NotPresent };
+                prop_assert_eq!(zeros.get(at as u64), expected);
+                let next = (at..250).find(|&i| model[i] >= 2).map(|i| i as u64);
+                prop_assert_eq!(pairs.next_above_one(at as u64), next);
+            }
+        }
+
         #[test]
         fn ranks_count_what_is_stored(states in proptest::collection::vec(0u8..4, 0..9000)) {
             let of = |s: u8| match s {

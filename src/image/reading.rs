@@ -26,6 +26,9 @@ pub enum ClearBits {
     Zero,
 }
 
+/// Stretches of a block (bytes from its start), ascending, and whether each is read from the payload.
+pub type Runs = Vec<(Range<u64>, bool)>;
+
 impl Image {
     /// What the program that made this image reads where a bit of a sector bitmap is clear.
     #[must_use]
@@ -45,7 +48,7 @@ impl Image {
     ///
     /// # Errors
     /// As [`Image::sector_bitmap`].
-    pub fn runs_as_its_program_reads(&self, block: u64) -> Result<Option<Vec<(Range<u64>, bool)>>> {
+    pub fn runs_as_its_program_reads(&self, block: u64) -> Result<Option<Runs>> {
         if self.clear_bits() == ClearBits::Payload || self.is_full_by_batmap(block) {
             return Ok(None);
         }
