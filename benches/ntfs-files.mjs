@@ -185,7 +185,6 @@ function protect(/** @type {Buffer} */ bytes) {
 function takenBits(/** @type {number} */ records) {
   const bits = Buffer.alloc(Math.ceil(records / 8), 0xff);
   bits.fill(0, 2, FIRST_FILE / 8);
-  bits.writeUInt8(0xff, 2);
   bits.writeUInt8(0x07, 3);
   if (records % 8 > 0) bits.writeUInt8((1 << (records % 8)) - 1, bits.length - 1);
   return bits;

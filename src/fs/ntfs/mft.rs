@@ -97,8 +97,9 @@ impl<'v> Mft<'v> {
             Rc::make_mut(&mut mft.data).extend(next)?;
         }
         mft.data.check_complete()?;
-        if !mft.data.is_plain() {
-            return Err(Error::corrupt(own.site(), "$MFT is sparse, compressed or encrypted"));
+        if !mft.data.is_plain_and_fits() {
+            let message = "$MFT is sparse, compressed, encrypted, or larger than the volume";
+            return Err(Error::corrupt(own.site(), message));
         }
         Ok(mft)
     }

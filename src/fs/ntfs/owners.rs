@@ -19,6 +19,9 @@
 //! | free | the same, and not marked in use | nothing |
 //! | taken | past the end of the table | an owner of nobody knows what: **decline** |
 //!
+//! Records 16 to 23 are kept for $MFT's own parts, whose list was followed when $MFT was opened; mkntfs leaves them
+//! without a number. That they are called taken says nothing.
+//!
 //! Where a record is whole and what it says is impossible (runs outside the volume, attributes past its end),
 //! its claims are not known either, and the volume is declined.
 //!
@@ -45,6 +48,9 @@ const BITS_PIECE: u64 = 64 << 10;
 
 /// $MFT to $UpCase: files that every volume has.
 const SYSTEM_FILES: std::ops::RangeInclusive<u64> = 0..=10;
+
+/// Records for parts of $MFT alone.
+const RESERVED: std::ops::Range<u64> = 16..24;
 
 /// The walk over the records of $MFT.
 #[derive(Debug)]
@@ -98,9 +104,9 @@ impl RecordWalk {
         let bits = mft.stream(&record, kind::BITMAP, "")?;
         let bits = bits.ok_or_else(|| Error::corrupt(record.site(), "$MFT has no $BITMAP"))?;
         if let Stream::Mapped(mapped) = &bits
-            && !mapped.is_plain()
+            && !mapped.is_plain_and_fits()
         {
-            let message = "the $BITMAP of $MFT is sparse, compressed or encrypted";
+            let message = "the $BITMAP of $MFT is sparse, compressed, encrypted, or larger than the volume";
             return Err(Error::corrupt(record.site(), message));
         }
         let (geometry, table) = (mft.geometry(), Rc::clone(mft.data()));
@@ -144,7 +150,7 @@ struct Look<'w> {
 
 impl Look<'_> {
     fn at_record(&self, bytes: &mut [u8], taken: bool, witness: &mut Witness<'_>) -> Result<(), Stop> {
-        let may_own = taken || looks_in_use(bytes);
+        let may_own = taken && !RESERVED.contains(&self.number) || looks_in_use(bytes);
         let record = match Record::parse(bytes, self.number, self.at) {
             Ok(record) => record,
             Err(_) if !may_own => return Ok(()),

@@ -270,6 +270,37 @@ fn bits_past_the_end_of_the_table_cast_doubt() {
 }
 
 #[test]
+fn a_table_that_names_its_clusters_again_and_again_is_not_walked_for_ever() {
+    for times in [1, 12, 13] {
+        let volume = changed(|spec| {
+            let runs = vec![(Some(4), 8); times];
+            let table = non_resident(kind::DATA, "", 1, &Runs::filled(&runs));
+            spec.records.insert(0, RecordSpec::file(vec![table]));
+        });
+        // 104 clusters are more than the volume has; before that, the records are at the wrong places.
+        let mapping = detect(&volume).mapping;
+        assert_eq!(matches!(mapping, Mapping::Mapped(_)), times == 1, "{times}: {mapping:?}");
+    }
+    assert_declined("a long $BITMAP", DeclineReason::Inconsistent, |spec| {
+        let runs = vec![(Some(70), 8); 13];
+        let bitmap = non_resident(kind::BITMAP, "", 8, &Runs::filled(&runs));
+        spec.records.get_mut(&0).unwrap().attributes.push(bitmap);
+    });
+}
+
+#[test]
+fn reserved_records_may_be_called_taken() {
+    let mut volume = changed(|spec| {
+        spec.records.get_mut(&0).unwrap().attributes.push(record_bitmap(&[0xEF, 7, 0xFF, 0]));
+        spec.records.insert(16, RecordSpec { flags: 0, ..RecordSpec::file(vec![]) });
+    });
+    volume[4 * CLUSTER + 16 * RECORD + 0x2C] = 0;
+    mapped(&volume);
+    volume[4 * CLUSTER + 16 * RECORD + 0x16] = 1;
+    declined(&volume);
+}
+
+#[test]
 fn records_whose_bits_are_missing_are_presumed_taken() {
     let mut volume = changed(|spec| {
         spec.records.get_mut(&0).unwrap().attributes.push(record_bitmap(&[0xEF, 7, 0]));

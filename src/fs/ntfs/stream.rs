@@ -170,6 +170,13 @@ impl Mapped {
             && self.runs.iter().all(|run| run.lcn.is_some())
     }
 
+    /// Whether it is plain and no longer than the volume, as a value is that has its clusters for itself. Reading
+    /// through one that is may take long, but has an end.
+    pub(super) fn is_plain_and_fits(&self) -> bool {
+        let volume = self.clusters.checked_mul(self.cluster_size);
+        self.is_plain() && volume.is_some_and(|volume| self.allocated_size <= volume)
+    }
+
     pub(super) fn data_size(&self) -> u64 {
         self.data_size
     }
