@@ -17,7 +17,7 @@ pub(super) const REFLINK: u32 = 1 << 2;
 const INOBTCNT: u32 = 1 << 3;
 
 /// Incompatible: names with file types, inode chunks with holes, a UUID of the metadata's own.
-const FTYPE: u32 = 1;
+pub(super) const FTYPE: u32 = 1;
 pub(super) const SPARSE_INODES: u32 = 1 << 1;
 pub(super) const META_UUID: u32 = 1 << 2;
 /// Timestamps after 2038.
@@ -47,7 +47,8 @@ const V4_DIR_V2: u16 = 0x2000;
 const V4_MORE_BITS: u16 = 0x8000;
 /// Version 4, `sb_features2`: lazy counters, attr2, 32-bit project ids, file types.
 pub(super) const V4_LAZY_COUNT: u32 = 0x0002;
-const V4_FEATURES2: u32 = V4_LAZY_COUNT | 0x0008 | 0x0080 | 0x0200;
+pub(super) const V4_FTYPE: u32 = 0x0200;
+const V4_FEATURES2: u32 = V4_LAZY_COUNT | 0x0008 | 0x0080 | V4_FTYPE;
 
 /// What a feature that is declined is called.
 const DECLINED: [(u32, &str); 3] = [

@@ -24,6 +24,9 @@ const MAGIC: [u8; 2] = *b"IN";
 const OLD_CORE: usize = 100;
 const CORE: usize = 176;
 const CRC_AT: usize = 100;
+/// The part of `di_mode` that says what kind of file it is.
+const FILE_TYPE: u16 = 0xF000;
+const DIRECTORY: u16 = 0x4000;
 /// `di_flags`: the data lie in the realtime section.
 const REALTIME: u16 = 1;
 /// `di_flags2`: the counts of extents are wide, and stand elsewhere.
@@ -41,7 +44,7 @@ struct RawInode {
     _links_and_owner: [u8; 18],
     wide_extents: U64<BE>,
     _times: [u8; 24],
-    _size: U64<BE>,
+    size: U64<BE>,
     blocks: U64<BE>,
     _extent_size: U32<BE>,
     extents: U32<BE>,
@@ -103,6 +106,9 @@ pub(super) struct Inode {
     pub(super) site: Site,
     /// How many blocks both forks have, with those of their trees.
     pub(super) blocks: u64,
+    /// Whether it is a directory, and that directory if it lies in the inode.
+    pub(super) is_directory: bool,
+    pub(super) inline: Option<Vec<u8>>,
     /// Data and attributes, and how many extents each has.
     pub(super) forks: [(Fork, u64); 2],
 }
@@ -155,7 +161,21 @@ impl Inode {
             fork(split..bytes.len(), raw.attribute_format, attribute_count)?
         };
         let blocks = raw.blocks.get();
-        Ok(Self { number, site, blocks, forks: [(data, data_count), (attributes, attribute_count)] })
+        let is_directory = raw.mode.get() & FILE_TYPE == DIRECTORY;
+        let mut inline = None;
+        if is_directory && raw.format == 1 {
+            let len = usize::try_from(raw.size.get()).ok();
+            let names = bytes.get(core..split).zip(len).and_then(|(fork, len)| fork.get(..len));
+            inline = Some(names.ok_or_else(|| wrong("is longer than itself"))?.to_vec());
+        }
+        Ok(Self {
+            number,
+            site,
+            blocks,
+            is_directory,
+            inline,
+            forks: [(data, data_count), (attributes, attribute_count)],
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //!   superblock ──► understood? ──► log ──► clean? ──► free space trees of each group ──► free map
 //!                                                                                          │
-//!                                            inodes, trees, reverse mappings ──► walk ◄────┘
+//!                             inodes, names, trees, reverse mappings ──► walk ◄────────────┘
 //! ```
 //! The order matters: free space trees are believed only of a file system that was unmounted, since newer ones
 //! may be in the log. The log is not replayed.
@@ -11,6 +11,7 @@
 //! Source: XFS Algorithms & Data Structures (third edition); the kernel's `xfs_format.h`.
 
 mod btree;
+mod directory;
 mod features;
 mod group;
 mod inode;

@@ -4,6 +4,7 @@
 //!   blocks of 1 KiB   0 headers │ 2 … 7 roots │ 8 free list │ 12 │ 32 inodes │ 100 …
 //!   group 0 (256)     AGF …       bno, cnt, ino, fino, rmap,  leaves of     file: 100, attributes: 120
 //!                                 refc                        bno           tree: 130, 131 → 140, 150, 160
+//!                                                           directory: 161
 //!   group 1 (200)     AGF …       the same                    16 … 79 log   file: 100 … 104
 //! ```
 
@@ -32,12 +33,15 @@ pub(super) const LOG_SECTORS: usize = 128;
 /// The numbers of the inodes that are in use.
 pub(super) const LIST: usize = 65;
 pub(super) const TREE: usize = 66;
+pub(super) const DIRECTORY: usize = 68;
+/// The block of that directory.
+pub(super) const NAMES: usize = 161 * BLOCK;
 const FIRST_INODE: usize = 64;
 const UUID: [u8; 16] = *b"a file system id";
 
 /// What the volume's free blocks are, in its group.
 pub(super) const FREE: [&[Range<u32>]; 2] = [
-    &[14..32, 64..100, 110..120, 121..130, 132..140, 142..150, 151..160, 161..256],
+    &[14..32, 64..100, 110..120, 121..130, 132..140, 142..150, 151..160, 162..256],
     &[12..16, 80..100, 105..200],
 ];
 
@@ -142,7 +146,7 @@ impl Sample {
         self.put(108, b"sample");
         self.put(120, &[10, 9, 9, 1, 8]);
         self.put64(128, 64);
-        self.put64(136, 60);
+        self.put64(136, 59);
         let free: u64 =
             FREE.iter().flat_map(|ranges| ranges.iter()).map(|r| u64::from(r.end - r.start)).sum();
         self.put64(144, free + 2 * 4 + 2);
@@ -175,7 +179,7 @@ impl Sample {
         }
         let agi = start + AGI;
         self.put(agi, b"XAGI");
-        let inodes = if group == 0 { [64, 4, 1, 60] } else { [0, 4, 1, 0] };
+        let inodes = if group == 0 { [64, 4, 1, 59] } else { [0, 4, 1, 0] };
         for (word, value) in [1, group as u32, length].into_iter().chain(inodes).enumerate() {
             self.put32(agi + 4 + word * 4, value);
         }
@@ -247,8 +251,8 @@ impl Sample {
             let at = self.tree_head(start + root, magic, 0, chunks, NO);
             if group == 0 {
                 self.put32(at, FIRST_INODE as u32);
-                self.put(at + 4, if self.v5 { &[0, 0, 64, 60] } else { &[0, 0, 0, 60] });
-                self.put64(at + 8, !0xF);
+                self.put(at + 4, if self.v5 { &[0, 0, 64, 59] } else { &[0, 0, 0, 59] });
+                self.put64(at + 8, !0x1F);
             }
         }
         if !self.v5 {
@@ -314,6 +318,10 @@ impl Sample {
         let (root, _) = self.inode(FIRST_INODE);
         self.put16(root + 2, 0o40755);
         self.bytes[root + 5] = 1;
+        let inline = self.inline_names(&[(b"list", LIST), (b"tree", TREE), (b"sub", DIRECTORY)]);
+        self.put64(root + 56, inline.len() as u64);
+        let (_, fork) = self.inode(FIRST_INODE);
+        self.put(fork, &inline);
 
         let (at, fork) = self.inode(LIST);
         self.put16(at + 2, 0o100_644);
@@ -352,9 +360,47 @@ impl Sample {
             self.put64(leaf + 16, [131, u64::MAX][slot]);
             self.list(leaf + if self.v5 { 72 } else { 24 }, extents[slot]);
         }
+        let (at, fork) = self.inode(DIRECTORY);
+        self.put16(at + 2, 0o40_755);
+        self.put64(at + 64, 1);
+        self.put32(at + 76, 1);
+        self.list(fork, &[(0, 161, 1)]);
+        self.names(&[(b".", DIRECTORY), (b"..", FIRST_INODE), (b"a link to the list", LIST)]);
         let (at, _) = self.inode(FIRST_INODE + 3);
         self.put16(at + 2, 0o20_600);
         self.bytes[at + 5] = 0;
+    }
+
+    /// The root directory, as it lies in its inode.
+    fn inline_names(&self, names: &[(&[u8], usize)]) -> Vec<u8> {
+        let mut bytes = vec![names.len() as u8, 0, 0, 0, 0, FIRST_INODE as u8];
+        for (name, inode) in names {
+            bytes.extend([name.len() as u8, 0, 0]);
+            bytes.extend(*name);
+            bytes.extend(self.v5.then_some(1));
+            bytes.extend([0, 0, 0, *inode as u8]);
+        }
+        bytes
+    }
+
+    /// The block of the directory, with one unused entry before the last name.
+    fn names(&mut self, names: &[(&[u8], usize)]) {
+        self.put(NAMES, if self.v5 { b"XDB3" } else { b"XD2B" });
+        let mut at = NAMES + if self.v5 { 64 } else { 16 };
+        for (number, (name, inode)) in names.iter().enumerate() {
+            if number == 2 {
+                self.put(at, &[0xFF, 0xFF, 0, 24]);
+                at += 24;
+            }
+            self.put64(at, *inode as u64);
+            self.bytes[at + 8] = name.len() as u8;
+            self.put(at + 9, name);
+            at += (name.len() + 11 + usize::from(self.v5)).next_multiple_of(8);
+        }
+        let end = NAMES + BLOCK - 8 - names.len() * 8;
+        self.put(at, &[0xFF, 0xFF]);
+        self.put16(at + 2, (end - at) as u16);
+        self.put32(NAMES + BLOCK - 8, names.len() as u32);
     }
 
     /// Writes an unmount record at a sector of the log, in a round of it; gives where it ends.
@@ -421,6 +467,10 @@ impl Sample {
             self.put64(at + 56, TREE as u64);
             self.seal_one(at, BLOCK, 64);
         }
+        self.put64(NAMES + 8, NAMES as u64 / 512);
+        self.put(NAMES + 24, &UUID);
+        self.put64(NAMES + 40, DIRECTORY as u64);
+        self.seal_one(NAMES, BLOCK, 4);
         for number in FIRST_INODE..FIRST_INODE + 64 {
             let (at, _) = self.inode(number);
             self.put(at + 160, &UUID);

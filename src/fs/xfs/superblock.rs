@@ -15,7 +15,9 @@ use std::ops::Range;
 use zerocopy::byteorder::{BE, LE, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
-use super::features::{self, FINOBT, META_UUID, REFLINK, RMAPBT, SPARSE_INODES, V4_LAZY_COUNT, V4_LOG_V2};
+use super::features::{
+    self, FINOBT, FTYPE, META_UUID, REFLINK, RMAPBT, SPARSE_INODES, V4_FTYPE, V4_LAZY_COUNT, V4_LOG_V2,
+};
 use super::{damaged, site};
 use crate::checksum::{crc32c, crc32c_append};
 use crate::error::Site;
@@ -66,7 +68,9 @@ pub(super) struct RawSuperblock {
     _ifree: U64<BE>,
     fdblocks: U64<BE>,
     _frextents: U64<BE>,
-    _quotas_and_layout: [u8; 40],
+    _quotas_and_layout: [u8; 32],
+    dirblklog: u8,
+    _log_layout: [u8; 7],
     features2: U32<BE>,
     bad_features2: U32<BE>,
     _features_compat: U32<BE>,
@@ -123,6 +127,9 @@ pub(super) struct Fs {
     /// Whether the superblock's counters are brought up to date at unmount only.
     pub(super) lazy_count: bool,
     pub(super) sparse_inodes: bool,
+    /// Whether names have the type of their file, and how long a directory block is.
+    pub(super) file_types: bool,
+    pub(super) directory_block: u64,
     pub(super) finobt: bool,
     pub(super) rmapbt: bool,
     pub(super) reflink: bool,
@@ -204,6 +211,10 @@ impl Fs {
         {
             return Err(damaged("it has more inodes than fit it", SUPERBLOCK));
         }
+        let directory_block = block_size.checked_shl(raw.dirblklog.into()).unwrap_or(0);
+        if !(block_size..=1 << 16).contains(&directory_block) {
+            return Err(damaged("its directory block size is impossible", SUPERBLOCK));
+        }
         let mut fs = Self {
             block_size,
             blocks,
@@ -216,6 +227,12 @@ impl Fs {
             v5,
             log_v2: v5 || version & V4_LOG_V2 != 0,
             lazy_count: v5 || raw.features2() & V4_LAZY_COUNT != 0,
+            file_types: if v5 {
+                raw.features_incompat.get() & FTYPE != 0
+            } else {
+                raw.features2() & V4_FTYPE != 0
+            },
+            directory_block,
             sparse_inodes: v5 && raw.features_incompat.get() & SPARSE_INODES != 0,
             finobt: raw.ro_compat(FINOBT, v5),
             rmapbt: raw.ro_compat(RMAPBT, v5),
@@ -274,6 +291,18 @@ impl Fs {
     pub(super) fn inode_number(&self, group: u32, inode: u32) -> u64 {
         let shift = u32::from(self.group_log).saturating_add(self.inodes_log.into());
         u64::from(group).checked_shl(shift).unwrap_or(0) | u64::from(inode)
+    }
+
+    /// The bytes of an inode; none if its number is that of no place.
+    pub(super) fn inode_bytes(&self, number: u64) -> Option<Range<u64>> {
+        let shift = u32::from(self.group_log).checked_add(self.inodes_log.into())?;
+        let group = u32::try_from(number.checked_shr(shift)?).ok().filter(|&group| group < self.groups)?;
+        let in_group = number & 1u64.checked_shl(shift)?.checked_sub(1)?;
+        let start = in_group.checked_mul(self.inode_size)?;
+        let end = start.checked_add(self.inode_size)?;
+        let len = self.group_len(group).checked_mul(self.block_size)?;
+        let base = u64::from(group).checked_mul(self.group_blocks.into())?.checked_mul(self.block_size)?;
+        (end <= len).then_some(base.checked_add(start)?..base.checked_add(end)?)
     }
 
     /// The bytes of `count` blocks of a group, which must all lie in it; `at` says who claims them.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   for each group:  headers, free list, log ─► its trees ─► inode chunks ─► inodes ─► extents of both forks
+//!                                              │            names of directories ─► inodes
 //!                                              ├─► reverse mappings   who owns each block, said once more
 //!                                              └─► reference counts   shared extents, copies in the making
 //! ```
@@ -21,6 +22,7 @@ use zerocopy::byteorder::{BE, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use super::btree::{BNO, CNT, FINO, INO, Kind, Leaf, REFC, RMAP, Tree};
+use super::directory::Directory;
 use super::group::{Agf, Agi};
 use super::inode::{Fork, Inode, RawExtent, looks_used};
 use super::superblock::{Fs, SUPERBLOCK};
@@ -126,6 +128,8 @@ struct File {
     end: u64,
     /// Blocks seen in both forks.
     blocks: u64,
+    /// What is still to be read of a directory.
+    directory: Option<Directory>,
 }
 
 impl Walk {
@@ -385,7 +389,11 @@ impl Walk {
         // The chunk lies in its group, whose inodes have numbers of 32 bits.
         let number = self.fs.inode_number(self.group, chunk.first.saturating_add(at));
         let inode = Inode::parse(&self.fs, &bytes, number, site("XFS inode", offset))?;
-        self.file = Some(File { inode, fork: 0, extents: 0, end: 0, blocks: 0 });
+        let directory = inode.is_directory.then(|| Directory::new(number, inode.site));
+        if let (Some(directory), Some(names)) = (&directory, &inode.inline) {
+            directory.read_inline(&self.fs, names, witness)?;
+        }
+        self.file = Some(File { inode, fork: 0, extents: 0, end: 0, blocks: 0, directory });
         Ok(true)
     }
 
@@ -398,6 +406,11 @@ impl Walk {
     ) -> Result<bool, Stop> {
         let fs = &self.fs;
         let (number, at) = (file.inode.number, file.inode.site);
+        if let Some(directory) = &mut file.directory
+            && directory.step(fs, volume, witness)?
+        {
+            return Ok(true);
+        }
         let Some((fork, says)) = file.inode.forks.get_mut(file.fork) else {
             if file.blocks == file.inode.blocks {
                 return Ok(false);
@@ -441,6 +454,9 @@ impl Walk {
                 let what = format!("inode {number} has {} extents and says that it has {says}", file.extents);
                 return Err(damaged(&what, at));
             }
+            if let Some(directory) = file.directory.take_if(|_| file.fork == 1) {
+                directory.end()?;
+            }
             file.fork = file.fork.saturating_add(1); // at most 2
             (file.extents, file.end) = (0, 0);
         }
@@ -465,7 +481,10 @@ impl File {
             }
             let (group, start) = fs.split(block);
             let range = fs.bytes(group, start, count, &|| at)?;
-            witness.owns(range, || Owner { name: format!("inode {number}"), site: Some(at) })?;
+            witness.owns(range.clone(), || Owner { name: format!("inode {number}"), site: Some(at) })?;
+            if let Some(directory) = self.directory.as_mut().filter(|_| self.fork == 0) {
+                directory.add(fs, offset, range);
+            }
             self.end = add(offset, count.into(), "an extent")?;
             self.blocks = add(self.blocks, count.into(), "the blocks of an inode")?;
         }

@@ -20,5 +20,6 @@ mod ext;
 mod frame;
 mod ntfs;
 mod readers;
+mod xfs;
 
 pub use frame::{Kind, Patch, Peer, Subject, campaign};
