@@ -12,8 +12,11 @@
 //! shape.write(Path::new("disk.raw"), Path::new("disk.vhdx")).unwrap();
 //! ```
 
+mod reader;
 mod vhd;
 mod vhdx;
+
+pub use reader::PlainDisk;
 
 use std::collections::hash_map::DefaultHasher;
 use std::fs::File;
