@@ -190,6 +190,8 @@ fn vhd(file: File) -> Result<Option<Image>> {
     let size = be64(&footer, 48).max(by_geometry);
     let kind = be32(&footer, 60);
     if kind == 2 {
+        // The larger of two sizes may reach into the footer, which is no part of the disk.
+        let size = size.min(be64(&footer, 48).max(len.saturating_sub(512)));
         let blocks = (0..size.div_ceil(1 << 20)).map(|n| Block::Stored { payload: n << 20, bitmap: None });
         let blocks = blocks.collect();
         return Ok(Some(Image { file, size, block: 1 << 20, sector: SECTOR, is_child: false, blocks }));
