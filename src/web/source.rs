@@ -28,6 +28,8 @@ export interface JsSource {
   readonly blob?: Blob;
   /** Elsewhere: exactly `length` bytes from `offset`; throws what went wrong. */
   read?(offset: number, length: number): Uint8Array;
+  /** The same straight into the engine's memory, as many bytes as `target` has; must not call the engine. */
+  readInto?(target: Uint8Array, offset: number): void;
 }
 "#;
 
@@ -48,6 +50,10 @@ extern "C" {
     fn blob(this: &JsSource) -> Option<Blob>;
     #[wasm_bindgen(method, catch)]
     fn read(this: &JsSource, offset: f64, length: u32) -> Result<Uint8Array, JsValue>;
+    #[wasm_bindgen(method, getter, js_name = readInto)]
+    fn read_into_method(this: &JsSource) -> JsValue;
+    #[wasm_bindgen(method, catch, js_name = readInto)]
+    fn read_into(this: &JsSource, target: &mut [u8], offset: f64) -> Result<(), JsValue>;
 }
 
 impl JsSource {
@@ -58,6 +64,9 @@ impl JsSource {
         })?;
         let file: Rc<dyn ReadAt> = match self.blob() {
             Some(blob) => Rc::new(BlobReader::new(blob, size)?),
+            None if self.read_into_method().is_function() => {
+                Rc::new(DirectReader { source: self.clone(), size })
+            }
             None => Rc::new(HostReader { source: self.clone(), size }),
         };
         Ok(Input { file, name: self.name(), modified: self.last_modified().and_then(since_2000) })
@@ -88,6 +97,26 @@ impl ReadAt for HostReader {
         let length = u32::try_from(buf.len()).map_err(|_| Error::internal("a read of more than 4 GiB"))?;
         let bytes = self.source.read(number(offset), length).map_err(|thrown| from_js(&thrown))?;
         copy(&bytes, buf)
+    }
+}
+
+/// An object with `readInto`: nothing is copied on the way.
+struct DirectReader {
+    source: JsSource,
+    size: u64,
+}
+
+impl ReadAt for DirectReader {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        check_range(self, offset, len64(buf.len()))?;
+        if buf.is_empty() {
+            return Ok(());
+        }
+        self.source.read_into(buf, number(offset)).map_err(|thrown| from_js(&thrown))
     }
 }
 
