@@ -473,6 +473,25 @@ mod tests {
     }
 
     #[test]
+    fn a_child_whose_maps_contradict_each_other_is_refused_where_it_is_read() {
+        let mut source = metadata(|f| f.disk_type = 4.into(), ROOM, None);
+        let header = source.header.as_mut().unwrap();
+        header.parent_unique_id = [3; 16];
+        let writer = Writer::like(&source, BLOCKS * BLOCK, BlockSize::MIB_2, DiskType::Differencing).unwrap();
+        let mut plan = BlockPlan::new(BLOCKS).unwrap();
+        plan.set(1, OutState::PartiallyPresent);
+        plan.seal();
+        let mut file = assemble(&writer, &plan, &Bitmaps { copied: false });
+        let image = opened(file.clone()).unwrap();
+        let payload = image.blocks.get(1).payload().unwrap().get() as usize;
+        assert!(batmap_of(&image).unwrap().is_full(1));
+        assert!(image.sector_bitmap(1).unwrap().unwrap().all_set(BLOCK));
+        file[payload - 512] = 0x7f;
+        let error = opened(file).unwrap().sector_bitmap(1).unwrap_err();
+        assert_eq!((error.kind(), error.site().unwrap().offset), (ErrorKind::Corrupt, payload as u64 - 512));
+    }
+
+    #[test]
     fn the_old_checksum_sums_signed_bytes() {
         assert_eq!(checksum(&[0xff, 1, 0x80], BATMAP_VERSION), !(255 + 1 + 128));
         assert_eq!(checksum(&[0xff, 1, 0x80], BATMAP_SIGNED_SUM), !(-128i32 as u32));
