@@ -14,7 +14,9 @@
 const PRIOR_SECONDS = 1;
 /** What happened in about this many seconds counts most: a disk is not alike everywhere. */
 const RECENT_SECONDS = 4;
-/** A phase that tells nothing is not called done before it is. */
+/** The phase that tells nothing: the browser, or the system, puts the file in its place. */
+const SILENT = 'finish';
+/** It is not called done before it is. */
 const ALMOST = 0.95;
 
 export class Forecast {
@@ -57,6 +59,7 @@ export class Forecast {
       if (this.#expected.has(phase)) this.#expected.delete(before);
     }
     this.#expected.delete(this.#phase);
+    if (phase === 'done') this.#expected.clear();
     this.#phase = phase;
     this.#total = total || (this.#expected.get(phase)?.bytes ?? 0);
     this.#done = this.#recent = 0;
@@ -105,14 +108,17 @@ export class Forecast {
     const elapsed = (this.#now() - this.#enteredAt) / 1000;
     const prior = this.#expected.get(this.#phase);
     if (this.#done === 0 && prior) {
-      // It tells nothing yet, or nothing at all: by the clock.
-      return Math.max(prior.bytes / prior.rate - elapsed, (prior.bytes / prior.rate) * (1 - ALMOST));
+      const whole = prior.bytes / prior.rate;
+      // What tells nothing goes by the clock; what only tells nothing yet may take as long again as it did.
+      return Math.max(whole - elapsed, this.#phase === SILENT ? whole * (1 - ALMOST) : elapsed);
     }
     if (this.#total <= this.#done) return 0;
     const overall = prior
       ? (this.#done + prior.rate * PRIOR_SECONDS) / (elapsed + PRIOR_SECONDS)
       : this.#done / Math.max(elapsed, 0.001);
-    const rate = this.#recent > 0 ? Math.sqrt(overall * this.#recent) : overall;
-    return rate > 0 ? (this.#total - this.#done) / rate : 0;
+    if (overall <= 0) return elapsed;
+    const left = this.#total - this.#done;
+    // Between what it took on the whole and what it takes lately: times are averaged, since a slow stretch counts more.
+    return this.#recent > 0 ? (left / overall + left / this.#recent) / 2 : left / overall;
   }
 }

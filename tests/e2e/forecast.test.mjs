@@ -86,3 +86,27 @@ test('what was expected of a phase that does not come is forgotten', () => {
   forecast.enter('scan', 1e9);
   assert.ok(forecast.secondsLeft < 2);
 });
+
+test('a phase that tells nothing at first is not taken for one that is nearly over', () => {
+  let now = 0;
+  const forecast = new Forecast(() => now);
+  forecast.expect([['scan', { bytes: 1e8, rate: 1e9 }]]);
+  forecast.enter('scan', 0);
+  now = 2000;
+  assert.ok(forecast.percent <= 51, `${forecast.percent} %`);
+  assert.ok(forecast.secondsLeft >= 1);
+});
+
+test('a disk that is quick at first and slow then holds the bar, and does not end it', () => {
+  const moments = run([
+    { phase: 'scan', bytes: 8 * GB, rate: (share) => (share < 0.5 ? 4 * GB : 0.4 * GB), expected: 1000e6 },
+  ]);
+  for (const { share, percent } of moments) if (share < 0.5) assert.ok(percent < 80, `${percent} % at ${share}`);
+});
+
+test('at the end nothing is left', () => {
+  const forecast = new Forecast(() => 0);
+  forecast.expect([['verify', { bytes: 1e9, rate: 1e6 }]]);
+  forecast.enter('done', 0);
+  assert.equal(forecast.secondsLeft, 0);
+});
