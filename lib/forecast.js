@@ -100,7 +100,9 @@ export class Forecast {
   get percent() {
     const gone = (this.#now() - this.#startedAt) / 1000;
     const left = this.secondsLeft;
-    if (gone + left > 0) this.#percent = Math.max(this.#percent, (100 * gone) / (gone + left));
+    // While nothing is known of the phase, that nothing is left is not known either.
+    const isKnown = this.#total > 0 || this.#expected.has(this.#phase) || this.#phase === 'done';
+    if (isKnown && gone + left > 0) this.#percent = Math.max(this.#percent, (100 * gone) / (gone + left));
     return Math.min(99.9, this.#percent);
   }
 

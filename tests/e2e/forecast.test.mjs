@@ -110,3 +110,18 @@ test('at the end nothing is left', () => {
   forecast.enter('done', 0);
   assert.equal(forecast.secondsLeft, 0);
 });
+
+test('before anything is known the bar stands at its start, and does not stick at its end', () => {
+  let now = 0;
+  const forecast = new Forecast(() => now);
+  now = 50;
+  assert.equal(forecast.percent, 0);
+  forecast.expect([['scan', { bytes: 1e9, rate: 1e8 }]]);
+  assert.equal(forecast.percent, 0);
+  forecast.enter('scan', 0);
+  now = 1050;
+  assert.ok(forecast.percent < 15, `${forecast.percent} %`);
+  forecast.enter('check', 0);
+  now = 1100;
+  assert.ok(forecast.percent < 15, `${forecast.percent} %`);
+});
