@@ -101,7 +101,8 @@ export class RunWriter {
     if (this.#filling && position - this.#filling.start - this.#filling.length > ZEROS.length) this.#send();
     if (this.#filling && position >= this.#filling.start + RUN) this.#send();
     if (!this.#filling) {
-      if (this.#idle.length === 0 && this.#made >= RUNS) await this.#underWay.shift();
+      // Those that ended long ago are among them.
+      while (this.#idle.length === 0 && this.#made >= RUNS) await this.#underWay.shift();
       if (this.#failed) throw this.#failed.error;
       this.#filling = this.#idle.pop() ?? this.#newRun();
       this.#filling.start = position;
