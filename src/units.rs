@@ -2,10 +2,12 @@
 //!
 //! ```text
 //!   file   ── bytes of the container (`disk.vhdx`)           FileOffset
-//!   disk   ── bytes of the virtual disk the guest sees       DiskOffset
-//!   volume ── bytes from the start of one file system        VolumeOffset
+//!   disk   ── bytes of the virtual disk the guest sees       u64
+//!   volume ── bytes from the start of one file system        u64
 //! ```
-//! They are different types so that an offset of one never serves as an offset of another.
+//! A place in a container is a type of its own, because disk and file offsets meet in every line that reads
+//! one. Disk and volume offsets meet in one place only, [`crate::io::Segments`], which alone turns one into
+//! the other; ranges of both are the same sets ([`crate::extents`]).
 
 use std::fmt;
 use std::ops::Range;
@@ -57,63 +59,36 @@ impl Progress {
     pub const FINISHED: Self = Self { done: 0, total: 0, finished: true };
 }
 
-macro_rules! offset_type {
-    ($(#[$doc:meta])* $name:ident, $space:ident) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-        pub struct $name(u64);
+/// A byte of the container file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct FileOffset(u64);
 
-        impl $name {
-            /// The address space of this offset.
-            pub const SPACE: Space = Space::$space;
+impl FileOffset {
+    /// The offset of byte `bytes`.
+    #[must_use]
+    pub const fn new(bytes: u64) -> Self {
+        Self(bytes)
+    }
 
-            /// The offset of byte `bytes`.
-            #[must_use]
-            pub const fn new(bytes: u64) -> Self {
-                Self(bytes)
-            }
+    /// The offset in bytes.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
 
-            /// The offset in bytes.
-            #[must_use]
-            pub const fn get(self) -> u64 {
-                self.0
-            }
-
-            /// This offset and `bytes` more.
-            ///
-            /// # Errors
-            /// `limit-exceeded` if the sum does not fit 64 bits.
-            pub fn plus(self, bytes: u64) -> Result<Self> {
-                self.0.checked_add(bytes).map(Self).ok_or_else(|| overflow(Space::$space))
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{:#x}", self.0)
-            }
-        }
-    };
+    /// This offset and `bytes` more.
+    ///
+    /// # Errors
+    /// `limit-exceeded` if the sum does not fit 64 bits.
+    pub fn plus(self, bytes: u64) -> Result<Self> {
+        add(self.0, bytes, "a file offset").map(Self)
+    }
 }
 
-offset_type!(
-    /// A byte of the container file.
-    FileOffset,
-    File
-);
-offset_type!(
-    /// A byte of the virtual disk.
-    DiskOffset,
-    Disk
-);
-offset_type!(
-    /// A byte of one volume.
-    VolumeOffset,
-    Volume
-);
-
-fn overflow(space: Space) -> Error {
-    Error::new(ErrorKind::LimitExceeded, format!("a {space} offset does not fit 64 bits"))
+impl fmt::Display for FileOffset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}", self.0)
+    }
 }
 
 /// `a + b`, or a clear error instead of an overflow. `what` names the value in the field's words.

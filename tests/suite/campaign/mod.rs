@@ -17,6 +17,7 @@
 
 mod damage;
 mod ext;
+mod fat;
 mod frame;
 mod ntfs;
 mod readers;
