@@ -17,6 +17,15 @@ pub fn crc32<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u32 {
     digest.finalize()
 }
 
+/// The CRC-32 of LVM2, which begins with a number of its own and is not inverted in the end.
+pub fn crc32_lvm<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> u32 {
+    let mut digest = CRC32.digest_with_initial(0xF597_A6CFu32.reverse_bits());
+    for part in parts {
+        digest.update(part);
+    }
+    !digest.finalize()
+}
+
 /// CRC-32C (Castagnoli; VHDX, ext4) of `bytes`, carried on from `crc`, which is 0 at the beginning.
 #[must_use]
 pub fn crc32c_append(crc: u32, bytes: &[u8]) -> u32 {

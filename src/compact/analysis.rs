@@ -120,6 +120,7 @@ impl Analysis {
             kind: "made up".into(),
             name: None,
             opaque: None,
+            rest_of_lvm: None,
         };
         let mapping = Mapping::Mapped(FreeMap { free, ..FreeMap::default() });
         let hearing = Hearing::Agrees(Testimony::default());
@@ -275,7 +276,7 @@ impl VolumeFindings {
                 let context = Context { sector_size: disk.top().geometry.logical_sector_size };
                 match window(disk, &volume) {
                     Ok(window) => {
-                        let mut detected = fs::detect(&window, context);
+                        let mut detected = fs::detect_in(&volume, &window, context);
                         if window.into_inner().met_ambiguity() {
                             detected.decline(ambiguous());
                         }

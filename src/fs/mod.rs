@@ -17,6 +17,7 @@ mod exfat;
 mod ext;
 mod fat;
 mod known;
+mod lvm;
 mod nested;
 mod ntfs;
 mod swap;
@@ -26,6 +27,7 @@ mod xfs;
 use crate::error::{Error, Site, Warning};
 use crate::extents::Extents;
 use crate::io::ReadAt;
+use crate::volume::Volume;
 use crate::volume::signature::Native;
 use known::Claimed;
 
@@ -233,6 +235,15 @@ const fn reader(native: Native) -> Probe {
         Native::Fat => fat::probe,
         Native::Swap => swap::probe,
         Native::Xfs => xfs::probe,
+    }
+}
+
+/// As [`detect`], for a volume of which the partition tables tell more: `window` shows its bytes.
+#[must_use]
+pub fn detect_in(volume: &Volume, window: &dyn ReadAt, context: Context) -> Detected {
+    match &volume.rest_of_lvm {
+        Some(rest) => lvm::detected(rest, window.size()),
+        None => detect(window, context),
     }
 }
 

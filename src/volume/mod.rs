@@ -20,6 +20,7 @@ mod gpt;
 mod kinds;
 pub mod label;
 mod lost;
+pub mod lvm;
 mod mbr;
 pub mod signature;
 
@@ -42,6 +43,8 @@ pub enum Scheme {
     Gpt,
     /// One file system (or nothing known) on the bare disk.
     Whole,
+    /// A volume group of LVM2 on one of the others.
+    Lvm,
 }
 
 impl Scheme {
@@ -52,6 +55,7 @@ impl Scheme {
             Self::Mbr => "mbr",
             Self::Gpt => "gpt",
             Self::Whole => "whole",
+            Self::Lvm => "lvm",
         }
     }
 }
@@ -62,17 +66,19 @@ pub struct Volume {
     /// The scheme that told of it.
     pub scheme: Scheme,
     /// Its number as Linux and `fdisk` count: MBR 1–4 primary, 5… logical; GPT entry index + 1; 0 for
-    /// the bare disk.
+    /// the bare disk; logical volumes of LVM from 1 on, by name.
     pub index: u32,
     /// Its bytes on the virtual disk, inside the disk and overlapping no other volume.
     pub segments: Segments,
     /// The partition type, as people know it: "NTFS/exFAT (0x07)", "Linux filesystem", "EFI system".
     pub kind: String,
-    /// The GPT partition name, if there is one.
+    /// The name of the GPT partition or ("group/volume") of the logical volume, if there is one.
     pub name: Option<String>,
     /// Why what is inside must not be read as a file system of its own, where the table says so: the
     /// end of a sentence that begins "Nothing is read here, because".
     pub opaque: Option<String>,
+    /// For a physical volume of LVM: what its logical volumes, which are volumes of their own, leave of it.
+    pub rest_of_lvm: Option<lvm::Rest>,
 }
 
 impl Volume {
@@ -100,6 +106,23 @@ pub struct VolumeTable {
 /// # Errors
 /// Only where the disk cannot be read; nonsense in the tables becomes `distrust` or a warning.
 pub fn enumerate(disk: &dyn ReadAt, sector_size: u32) -> Result<VolumeTable> {
+    let mut table = partitions(disk, sector_size)?;
+    let mut volumes = Vec::new();
+    for volume in table.volumes {
+        // A type that says "LVM" keeps the bytes only as long as nothing says whose they are.
+        let may_be_lvm = volume.opaque.as_deref().is_none_or(|why| why == kinds::LVM);
+        match if may_be_lvm { lvm::divide(disk, &volume)? } else { None } {
+            Some(parts) => volumes.extend(parts),
+            None => volumes.push(volume),
+        }
+    }
+    volumes.sort_by_key(|volume| volume.segments.start());
+    table.volumes = volumes;
+    Ok(table)
+}
+
+/// Finds the partitions of a disk, or the bare disk.
+fn partitions(disk: &dyn ReadAt, sector_size: u32) -> Result<VolumeTable> {
     let sector_size = u64::from(sector_size);
     if !matches!(sector_size, 512 | 4096) {
         return Ok(distrust(
@@ -140,6 +163,7 @@ fn whole(disk: &dyn ReadAt) -> VolumeTable {
         kind: "whole disk".into(),
         name: None,
         opaque: None,
+        rest_of_lvm: None,
     };
     VolumeTable { volumes: vec![volume], ..VolumeTable::default() }
 }
@@ -219,6 +243,7 @@ fn mbr_volume(slot: Slot, sector_size: u64) -> Volume {
         kind: kind.name,
         name: None,
         opaque: kind.opaque,
+        rest_of_lvm: None,
     }
 }
 
@@ -271,6 +296,7 @@ fn from_gpt(disk: &dyn ReadAt, sector_size: u64, others: &[Slot], claims: &[Clai
             kind: kind.name,
             name: partition.name.clone(),
             opaque: kind.opaque,
+            rest_of_lvm: None,
         });
     }
     Ok(layout.settle(disk.size(), claims))

@@ -219,7 +219,9 @@ impl Subject for Fat {
     }
 
     fn kinds() -> Vec<Kind<Self>> {
-        let kind = |name, damage| Kind { name, damage };
+        fn kind(name: &'static str, damage: fn(&Fat, &mut Random) -> Vec<Patch>) -> Kind<Fat> {
+            Kind { name, damage }
+        }
         vec![
             kind("a used entry of the map cleared", |s, random| {
                 let entry = s.entry(random);
@@ -240,7 +242,7 @@ impl Subject for Fat {
             }),
             kind("two entries of the map exchanged", |s, random| {
                 let (a, b) = (s.entry(random) * s.bits, (2 + random.below(s.entries - 2)) * s.bits);
-                s.in_all(|map| {
+                s.in_all(|map: &mut [u8]| {
                     for bit in 0..s.bits {
                         let (x, y) = (is_set(map, a + bit), is_set(map, b + bit));
                         put_bit(map, a + bit, y);

@@ -2,6 +2,7 @@
 
 mod ext;
 mod fat;
+mod lvm;
 mod nested;
 mod ntfs;
 mod xfs;
