@@ -10,7 +10,7 @@ use std::path::Path;
 use super::readers::{Files, mounted, seven_zip};
 use super::{Kind, Patch, Subject, campaign};
 use crate::toolbox::fat::ExFat;
-use crate::toolbox::{MIB, Random, blank, run, text, try_run};
+use crate::toolbox::{Loop, MIB, Random, blank, run, text, try_run};
 
 const SECTOR: u64 = 512;
 
@@ -123,11 +123,7 @@ impl Fat {
                 .collect(),
             bits: 1,
             entries: clusters,
-            read: |image| {
-                mounted("exfat-fuse", image, |image, folder| {
-                    try_run("mount.exfat-fuse", &["-o", "ro", text(image), text(folder)]).status.success()
-                })
-            },
+            read: exfat_fuse,
             volume,
         })
     }
@@ -211,6 +207,15 @@ fn mtools(image: &Path) -> Files {
     try_run("timeout", &["20", "mcopy", "-i", text(image), "-s", "-n", "-Q", "::/*", text(folder.path())]);
     let digests = crate::toolbox::digests(folder.path());
     digests.into_iter().map(|(path, digest)| (format!("mtools: {}", path.display()), digest)).collect()
+}
+
+/// The files that exfat-fuse reads; it wants a device.
+fn exfat_fuse(image: &Path) -> Files {
+    let Some(device) = Loop::new(image, &["-r"]) else { return Files::new() };
+    mounted("exfat-fuse", image, |_, folder| {
+        let arguments = ["20", "mount.exfat-fuse", "-o", "ro", &device.0, text(folder)];
+        try_run("timeout", &arguments).status.success()
+    })
 }
 
 impl Subject for Fat {
@@ -328,7 +333,7 @@ fn fat_loses_nothing() {
 
 #[test]
 fn exfat_loses_nothing() {
-    need!(mount, "mkfs.exfat", "mount.exfat-fuse");
+    need!(mount, "mkfs.exfat", "mount.exfat-fuse", "timeout");
     let volumes = [Fat::exfat("512", 8 * MIB, 4), Fat::exfat("4K", 8 * MIB, 5)];
     let [Some(small), Some(large)] = volumes else { return };
     campaign("exFAT", &[small, large]);
