@@ -55,7 +55,7 @@ impl Group {
         if top.text("contents") != Some("Text Format Volume Group") || top.number("version") != Some(1) {
             return Err(Refusal::unknown("its metadata has an unknown version"));
         }
-        for (section, _) in group.sections() {
+        for section in group.sections().keys() {
             if !["physical_volumes", "logical_volumes", "historical_logical_volumes"]
                 .contains(&section.as_str())
             {

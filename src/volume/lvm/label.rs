@@ -150,8 +150,11 @@ impl Label {
     }
 }
 
+/// Offsets and sizes.
+type Places = Vec<(u64, u64)>;
+
 /// A list of places, which one of zeros ends, and what follows it.
-fn places(mut bytes: &[u8]) -> Result<(Vec<(u64, u64)>, &[u8]), Refusal> {
+fn places(mut bytes: &[u8]) -> Result<(Places, &[u8]), Refusal> {
     let mut found = Vec::new();
     loop {
         let (raw, rest) =

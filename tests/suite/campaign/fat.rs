@@ -36,7 +36,7 @@ fn word(bytes: &[u8], at: usize, len: usize) -> u64 {
 
 impl Fat {
     /// A FAT volume on which files came and went.
-    fn fat(options: &[&str], size: u64, seed: u64) -> Self {
+    fn made_by_mtools(options: &[&str], size: u64, seed: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let image = blank(folder.path(), size);
         run("mkfs.fat", &[options, &[text(&image)]].concat());
@@ -324,9 +324,9 @@ fn fat_loses_nothing() {
     campaign(
         "FAT",
         &[
-            Fat::fat(&["-F", "12", "-s", "4"], 4 * MIB, 1),
-            Fat::fat(&["-F", "16", "-s", "1"], 8 * MIB, 2),
-            Fat::fat(&["-F", "32", "-s", "1"], 40 * MIB, 3),
+            Fat::made_by_mtools(&["-F", "12", "-s", "4"], 4 * MIB, 1),
+            Fat::made_by_mtools(&["-F", "16", "-s", "1"], 8 * MIB, 2),
+            Fat::made_by_mtools(&["-F", "32", "-s", "1"], 40 * MIB, 3),
         ],
     );
 }

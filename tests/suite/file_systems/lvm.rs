@@ -16,6 +16,9 @@ use crate::toolbox::{
 /// Where the physical volume begins on the disk.
 const AT: u64 = 4 * MIB;
 
+/// Parts of logical volumes on the disk, by name; free extents have none.
+type Parts = Vec<(String, Range<u64>)>;
+
 /// The programs of LVM on a loop device over the physical volume, without the kernel's half.
 struct Lvm {
     device: Loop,
@@ -33,7 +36,7 @@ impl Lvm {
     }
 
     /// The extents of the physical volume as `pvs` lists them: of which logical volume, and its bytes there.
-    fn segments(&self) -> Vec<(String, Range<u64>)> {
+    fn segments(&self) -> Parts {
         let fields = "lv_name,pvseg_start,pvseg_size,pe_start,vg_extent_size,seg_start";
         let options =
             ["--segments", "--noheadings", "--nosuffix", "--units", "b", "--separator", ":", "-o", fields];
@@ -51,7 +54,7 @@ impl Lvm {
 }
 
 /// A disk with a GPT and a physical volume, on which `root` has two segments around `swap`.
-fn server(folder: &Path) -> Option<(PathBuf, Vec<(String, Range<u64>)>)> {
+fn server(folder: &Path) -> Option<(PathBuf, Parts)> {
     let disk = blank(folder, 200 * MIB);
     let sectors =
         format!("start={},size={},type=E6D6D379-F507-44C2-A23C-238F2A3DF928", AT / 512, 190 * MIB / 512);
