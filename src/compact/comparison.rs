@@ -118,12 +118,11 @@ impl Comparison {
         let disks = Rc::clone(&self.disks);
         let Disks { source, output } = &*disks;
         let limit = add(self.read(), budget, "a step")?;
-        let mut windows = MAX_WINDOWS_A_STEP;
+        let mut windows = 0..MAX_WINDOWS_A_STEP;
         while self.at < self.size {
-            if self.read() >= limit || windows == 0 {
+            if self.read() >= limit || windows.next().is_none() {
                 return Ok(Progress { done: self.done.min(self.total), total: self.total, finished: false });
             }
-            windows -= 1;
             let quiet = next_stored(source, self.at).min(next_stored(output, self.at)).min(self.size);
             if quiet > self.at {
                 self.at = quiet;

@@ -149,13 +149,12 @@ impl Pieces {
         let layout = Rc::clone(&self.layout);
         let Layout { plan, writer, out, .. } = &*layout;
         let mut given = Given { plan, pieces: Vec::new(), pending: self.pending.take(), made: 0 };
-        let mut slices = 0u32;
+        let mut slices = 0..MAX_SLICES;
         while given.pieces.is_empty() || given.pieces.len() < max_pieces && given.made < max_bytes {
-            if slices == MAX_SLICES {
+            if slices.next().is_none() {
                 given.flush();
                 break;
             }
-            slices += 1;
             let bitmaps = SourceBitmaps { plan };
             self.stage = match self.stage {
                 Stage::Front(step) => match writer.front(out, &bitmaps, step)? {

@@ -106,9 +106,9 @@ impl Scan {
     pub fn step(&mut self, budget: u64) -> Result<Progress> {
         let plan = Rc::clone(&self.plan);
         let mut left = budget;
-        let mut blocks = MAX_BLOCKS_A_STEP;
+        let mut blocks = 0..MAX_BLOCKS_A_STEP;
         while let Some(block) = self.next {
-            if left == 0 || blocks == 0 {
+            if left == 0 || blocks.next().is_none() {
                 return Ok(self.progress());
             }
             let before = self.bytes_read;
@@ -117,7 +117,6 @@ impl Scan {
             let overhead = if read > 0 { READ_OVERHEAD } else { 0 };
             // The last block may cost more than what is left.
             left = left.saturating_sub(add(read, overhead, "what was read")?);
-            blocks -= 1;
             self.next = plan.next_stored(next(block));
         }
         self.out.seal();

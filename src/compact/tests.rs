@@ -152,7 +152,8 @@ fn tables_that_lead_to_the_wrong_place_are_no_proof() {
     assert_eq!((traced.traced, traced.compared), (3 << 16, 0));
     let entry = |block: usize| 1536 + 4 * block..1540 + 4 * block;
     // Two blocks exchanged; one left out; one that was never there.
-    let damages: [fn(&mut Vec<u8>, &dyn Fn(usize) -> std::ops::Range<usize>); 3] = [
+    type Damage = fn(&mut Vec<u8>, &dyn Fn(usize) -> std::ops::Range<usize>);
+    let damages: [Damage; 3] = [
         |file, entry| {
             let (a, b) = (file[entry(1)].to_vec(), file[entry(2)].to_vec());
             file[entry(1)].copy_from_slice(&b);

@@ -81,13 +81,13 @@ test('is imported by its name', () => {
 });
 
 /** What a program may do in both hosts, with what it has as files there. */
-const useOfBoth = (/** @type {string} */ image) => `
+const useOfBoth = (/** @type {string} */ input) => `
   import {
     compact, inspect, open, verify, version, BytesSource, CompactorError, Job, MemorySink, OpenImage,
     type BlockMap, type CompactReport, type EstimateReport, type ErrorCode, type ImageSource, type InspectReport,
     type LogEntry, type Options, type Piece, type Sink, type VerifyReport,
   } from 'vhd-compactor';
-  const image = ${image};
+  const image = ${input};
   const sink = new MemorySink();
   const options: Options = { mode: 'quick', blockSize: 2 ** 20, scrub: true, verify: false };
   const opened: OpenImage = await open(image, { parents: [image, new BytesSource('p', new Uint8Array(1))] });
@@ -127,11 +127,11 @@ const everyExport = async (/** @type {string} */ entry) => {
   return `import { ${names.join(', ')} } from 'vhd-compactor';\nexport const every = [${names.join(', ')}];\n`;
 };
 
-for (const { host, flags, image, own, entry } of [
+for (const { host, flags, input, own, entry } of [
   {
     host: 'Node (nodenext)',
     flags: ['--module', 'nodenext', '--lib', 'es2023', '--types', 'node'],
-    image: "'in.vhd'",
+    input: "'in.vhd'",
     own: `import { PathSink, PathSource, type Sink } from 'vhd-compactor';
       const sink: Sink = new PathSink('out.vhd', { force: true });
       export const source = new PathSource('in.vhd').identity.ino + 1n;
@@ -143,7 +143,7 @@ for (const { host, flags, image, own, entry } of [
   {
     host: 'a browser (bundler)',
     flags: ['--module', 'esnext', '--moduleResolution', 'bundler', '--lib', 'es2023,dom,dom.iterable'],
-    image: "new File([], 'in.vhd')",
+    input: "new File([], 'in.vhd')",
     own: `import { DownloadSink, FileSource, PickerSink, type Sink } from 'vhd-compactor';
       const sinks: Sink[] = [new DownloadSink('out.vhd'), new PickerSink(null as unknown as FileSystemFileHandle)];
       export const source = new FileSource(new File([], 'in.vhd')).blob;
@@ -155,7 +155,7 @@ for (const { host, flags, image, own, entry } of [
   },
 ]) {
   test(`its declarations are true for those who use them in ${host}`, async () => {
-    const files = { 'use.ts': useOfBoth(image), 'own.ts': own, 'every.ts': await everyExport(entry) };
+    const files = { 'use.ts': useOfBoth(input), 'own.ts': own, 'every.ts': await everyExport(entry) };
     for (const [name, text] of Object.entries(files)) writeFileSync(path('project', name), text);
     // What a project for Node has besides.
     for (const name of ['@types/node', 'undici-types']) {

@@ -65,7 +65,7 @@ fn what_is_composed_anew_is_what_the_program_reads() {
         let file = contradictory(creator);
         let (payload, bitmap) = both_readings(&file);
         for options in asked {
-            let result = compact_files(&[file.clone()], none(), options).unwrap();
+            let result = compact_files(std::slice::from_ref(&file), none(), options).unwrap();
             let expected = if BY_BITMAP.contains(&creator) { &bitmap } else { &payload };
             assert!(&contents(&result.file, &[])[..expected.len()] == expected);
             assert!(result.outcome.readings_differ);
@@ -83,7 +83,7 @@ fn what_is_copied_keeps_both_readings() {
     for creator in BY_BITMAP.into_iter().chain(BY_PAYLOAD) {
         let file = contradictory(creator);
         let (payload, _) = both_readings(&file);
-        let result = compact_files(&[file.clone()], none(), zero()).unwrap();
+        let result = compact_files(std::slice::from_ref(&file), none(), zero()).unwrap();
         assert!(contents(&result.file, &[]) == payload);
         for block in [1, 2] {
             let before = image(&file).sector_bitmap(block).unwrap();
@@ -110,7 +110,7 @@ fn a_chain_is_merged_as_the_program_of_its_root_reads() {
 #[test]
 fn a_verification_by_the_payload_would_see_the_difference() {
     let file = contradictory(b"vbox");
-    let plan = plan(open_chain(&[file.clone()]).unwrap(), none(), Options { scrub: true, ..zero() }).unwrap();
+    let plan = plan(open_chain(std::slice::from_ref(&file)).unwrap(), none(), Options { scrub: true, ..zero() }).unwrap();
     let layout = lay_out(&plan, 1 << 20, &Fresh::default()).unwrap();
     let output = execute(&layout, &[&file]);
     assert!(prove(&layout, &output).is_ok());

@@ -463,7 +463,7 @@ mod tests {
         fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
             for (entry, word) in (offset / 8..).zip(buf.chunks_exact_mut(8)) {
                 let block = entry - entry / 4097;
-                let value = if entry % 4097 == 4096 { 0 } else { block + 1 << 20 | 6 };
+                let value = if entry % 4097 == 4096 { 0 } else { ((block + 1) << 20) | 6 };
                 word.copy_from_slice(&value.to_le_bytes());
             }
             Ok(())
