@@ -14,7 +14,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (Some(source), Some(output)) = (paths.next(), paths.next()) else {
         return Err("SOURCE OUTPUT [PARENT …]".into());
     };
-    let mut files: Vec<Rc<dyn ReadAt>> = vec![Rc::new(NativeFile::open(&source)?)];
+    let image: Rc<dyn ReadAt> = Rc::new(NativeFile::open(&source)?);
+    let mut files = vec![Rc::clone(&image)];
     for parent in paths {
         files.push(Rc::new(NativeFile::open(parent)?));
     }
@@ -22,7 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // The file systems' own maps, then the walks over everything that owns space.
     let parents = files.iter().skip(1).map(input).collect();
-    let analysis = Rc::new(Analysis::open(input(&files[0]), parents)?.hear()?);
+    let analysis = Rc::new(Analysis::open(input(&image), parents)?.hear()?);
     let mut run = Run::new(&analysis, Options::default())?;
     while !run.scan_step(64 << 20)?.finished {}
 

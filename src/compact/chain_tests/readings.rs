@@ -110,7 +110,9 @@ fn a_chain_is_merged_as_the_program_of_its_root_reads() {
 #[test]
 fn a_verification_by_the_payload_would_see_the_difference() {
     let file = contradictory(b"vbox");
-    let plan = plan(open_chain(std::slice::from_ref(&file)).unwrap(), none(), Options { scrub: true, ..zero() }).unwrap();
+    let plan =
+        plan(open_chain(std::slice::from_ref(&file)).unwrap(), none(), Options { scrub: true, ..zero() })
+            .unwrap();
     let layout = lay_out(&plan, 1 << 20, &Fresh::default()).unwrap();
     let output = execute(&layout, &[&file]);
     assert!(prove(&layout, &output).is_ok());
