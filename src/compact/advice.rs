@@ -6,7 +6,7 @@
 
 use super::analysis::VolumeFindings;
 use super::estimate::Reason;
-use super::options::Mode;
+use super::options::{BlockSizeChoice, Mode};
 use super::parts::{Part, PartKind};
 use super::plan::Plan;
 use crate::error::Result;
@@ -129,7 +129,9 @@ fn held(plan: &Plan, findings: &VolumeFindings) -> (String, Vec<&'static str>) {
                        one image, smaller blocks would let go of it.";
         return (message.into(), Vec::new());
     }
-    if plan.target.block_size > plan.target.format.description().smallest_usual_block {
+    // Left to choose, the plan has found already that smaller blocks save next to nothing.
+    let chosen = plan.options.block_size == BlockSizeChoice::Smallest;
+    if !chosen && plan.target.block_size > plan.target.format.description().smallest_usual_block {
         let message = "It is free, and shares blocks with data. Smaller blocks would let go of much of it.";
         return (message.into(), Vec::new());
     }

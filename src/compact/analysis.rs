@@ -111,32 +111,41 @@ impl Analysis {
     /// A disk of which `free` is free, as if a file system over all of it had said so.
     #[cfg(test)]
     pub(super) fn with_free(disk: Disk, files: Vec<usize>, free: Extents) -> Self {
-        use crate::fs::{FreeMap, Hearing, Testimony};
-        let size = disk.size();
-        let volume = Volume {
-            scheme: volume::Scheme::Whole,
-            index: 0,
-            segments: crate::io::Segments::single(0..size),
-            kind: "made up".into(),
-            name: None,
-            opaque: None,
-            rest_of_lvm: None,
-        };
-        let mapping = Mapping::Mapped(FreeMap { free, ..FreeMap::default() });
-        let hearing = Hearing::Agrees(Testimony::default());
-        let detected = Detected { name: "made up", label: None, mapping, warnings: Vec::new(), hearing };
+        let mapping = Mapping::Mapped(fs::FreeMap { free, spans: disk.size(), ..fs::FreeMap::default() });
+        let range = 0..disk.size();
+        // Without its parents nobody knows what a child's file systems read.
+        let volumes = disk.is_complete().then_some((range, "made up", volume::Scheme::Whole, mapping, ""));
+        Self::made_up(disk, files, volumes.into_iter().collect())
+    }
+
+    /// A disk with volumes that a test makes up: place, file system, scheme, what is known, label.
+    #[cfg(test)]
+    pub(super) fn made_up(
+        disk: Disk,
+        files: Vec<usize>,
+        volumes: Vec<(std::ops::Range<u64>, &'static str, volume::Scheme, Mapping, &str)>,
+    ) -> Self {
         let file_size = disk.top().container.file_size();
-        let is_known = disk.is_complete();
-        let findings = VolumeFindings { volume, detected, heard: Progress::default() };
-        Self {
-            disk,
-            files,
-            file_size,
-            // Without its parents nobody knows what a child's file systems read.
-            volumes: is_known.then_some(findings).into_iter().collect(),
-            table_is_ambiguous: false,
-            warnings: Vec::new(),
-        }
+        let findings = |(index, (range, name, scheme, mapping, label)): (u32, (_, _, _, Mapping, &str))| {
+            let hearing = match &mapping {
+                Mapping::Mapped(_) => fs::Hearing::Agrees(fs::Testimony::default()),
+                Mapping::Declined(_) => fs::Hearing::NotNeeded,
+            };
+            let label = (!label.is_empty()).then(|| label.to_owned());
+            let volume = Volume {
+                scheme,
+                index,
+                segments: crate::io::Segments::single(range),
+                kind: "made up".into(),
+                name: None,
+                opaque: None,
+                rest_of_lvm: None,
+            };
+            let detected = Detected { name, label, mapping, warnings: Vec::new(), hearing };
+            VolumeFindings { volume, detected, heard: Progress::default() }
+        };
+        let volumes = (1..).zip(volumes).map(findings).collect();
+        Self { disk, files, file_size, volumes, table_is_ambiguous: false, warnings: Vec::new() }
     }
 
     /// The virtual disk.

@@ -20,6 +20,8 @@ mod blockmap;
 mod chain_tests;
 mod comparison;
 mod estimate;
+#[cfg(test)]
+mod estimate_tests;
 pub mod findings;
 mod layout;
 mod options;
