@@ -2,7 +2,8 @@
 
 import { bytes, displayText, exactBytes, percent } from '../format.js';
 import { bars } from './bars.js';
-import { el, foreign, size } from './dom.js';
+import { el, size } from './dom.js';
+import { volumeName } from './volumes.js';
 
 /** @import { DiskImage } from '../image.js' */
 /** @import { EstimateReport, InspectReport } from '../types.js' */
@@ -84,11 +85,12 @@ function breakdown(report, estimate) {
   for (const { index, bytes: count } of estimate.freeByVolume) {
     if (count === 0) continue;
     const volume = report.volumes.find((one) => one.index === index);
-    const name = volume ? [' of ', foreign(volume.label || volume.name || volume.fileSystem)] : [];
-    rows.push(row(['Free space', ...name, ', left out'], count, '−'));
+    rows.push(row(['Free space of ', ...(volume ? volumeName(volume) : ['a volume']), ', left out'], count, '−'));
   }
-  for (const { label, bytes: count, fileSystem } of estimate.parts) {
-    rows.push(row([label, ...(fileSystem ? [', ', foreign(fileSystem)] : [])], count));
+  for (const { label, bytes: count, volume: index } of estimate.parts) {
+    // Not every part lies in a volume. Two may have the same file system, so its name alone tells too little.
+    const volume = report.volumes.find((one) => one.index === index);
+    rows.push(row([label, ...(volume ? [', ', ...volumeName(volume)] : [])], count));
   }
   rows.push(row(estimate.exact ? 'New image' : 'New image, at most', estimate.outputSize, '', true));
   return el(
