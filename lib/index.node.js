@@ -32,6 +32,11 @@ export async function version() {
   return load().version();
 }
 
+/** What is to be known of each format without opening a file: the engine's own table. */
+export async function formats() {
+  return load().formats();
+}
+
 /** @param {string | ImageSource} source */
 const asSource = (source) => (typeof source === 'string' ? new PathSource(source) : source);
 

@@ -31,6 +31,11 @@ export async function version() {
   return (await load()).version();
 }
 
+/** What is to be known of each format without opening a file: the engine's own table. */
+export async function formats() {
+  return (await load()).formats();
+}
+
 /** @param {File | ImageSource} source @returns {ImageSource} */
 const asSource = (source) => (source instanceof File ? new FileSource(source) : source);
 

@@ -5,6 +5,7 @@
  * To add an option: a line here, a field in the engine's `Options`, and what the engine does with it.
  */
 import { CompactorError } from './errors.js';
+import { FORMAT_NAMES } from './formats.js';
 
 /**
  * @typedef {'inspect' | 'compact' | 'verify'} Command
@@ -93,7 +94,7 @@ export const OPTIONS = [
     flag: 'format',
     name: 'format',
     type: 'choice',
-    values: ['vhd', 'vhdx'],
+    values: FORMAT_NAMES,
     default: "the source's",
     commands: ['compact'],
     help: 'write this format',

@@ -7,13 +7,14 @@ import type {
   BlockMapReport,
   CompactOutcome,
   EstimateReport,
+  FormatReport,
   InspectReport,
   Options as EngineOptions,
   Piece,
   VerificationReport,
 } from '../pkg/vhd_compactor.js';
 
-export type { BlockMapReport, CompactOutcome, EstimateReport, InspectReport, Piece, VerificationReport };
+export type { BlockMapReport, CompactOutcome, EstimateReport, FormatReport, InspectReport, Piece, VerificationReport };
 
 /** The stable codes of failures. */
 export type ErrorCode =

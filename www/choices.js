@@ -3,6 +3,8 @@
  * can show what it changes.
  */
 
+import { FORMAT_NAMES } from '../lib/formats.js';
+
 /** @import { Choices, InspectReport } from './types.js' */
 
 /**
@@ -51,9 +53,8 @@ export function variants(report, present, hasParents) {
     'ignoreShadowCopies:yes': { ...choices, ignoreShadowCopies: true },
     'block:keep': { ...choices, blockSize: 'keep' },
     'block:smallest': { ...choices, blockSize: undefined },
-    'format:vhd': { ...choices, format: 'vhd', blockSize: undefined },
-    'format:vhdx': { ...choices, format: 'vhdx', blockSize: undefined },
   };
+  for (const format of FORMAT_NAMES) all[`format:${format}`] = { ...choices, format, blockSize: undefined };
   if (report.diskType === 'fixed') {
     all['toDynamic:yes'] = { ...choices, toDynamic: true };
   }

@@ -3,6 +3,7 @@
  * suggested is made legal; what a person typed is checked, and told in words.
  */
 
+import { formatOfName } from '../lib/formats.js';
 import { DECEIVING } from './format.js';
 
 /** What the file systems of Windows refuse in a name; the others refuse less. */
@@ -12,7 +13,6 @@ const ILLEGAL_CHARACTERS = /[\\/:*?"<>|]/g;
 const RESERVED = /^(con|prn|aux|nul|(com|lpt)[0-9¹²³])$/i;
 /** In UTF-8, which is what Linux counts; room is left for ` (2)` and for what a browser appends. */
 const MAX_BYTES = 220;
-const DISK_EXTENSION = /\.(a?vhdx?)$/i;
 
 /** @typedef {'vhd' | 'vhdx'} Format */
 
@@ -49,7 +49,7 @@ export function withExtension(typed, format) {
   const { stem, extension } = parts(name);
   if (fits(extension, format)) return name;
   // Programs go by the extension: one of the other format would have the image misread.
-  return DISK_EXTENSION.test(extension) ? `${stem}.${format}` : `${name.replace(/\.+$/, '')}.${format}`;
+  return formatOfName(extension) ? `${stem}.${format}` : `${name.replace(/\.+$/, '')}.${format}`;
 }
 
 /**
@@ -81,7 +81,7 @@ function parts(name) {
  * @param {string} extension
  * @param {string} format
  */
-const fits = (extension, format) => DISK_EXTENSION.exec(extension)?.[1]?.toLowerCase().replace(/^a/, '') === format;
+const fits = (extension, format) => formatOfName(extension) === format;
 
 /**
  * @param {string} stem

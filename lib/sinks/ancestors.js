@@ -7,6 +7,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 
+import { formatOfName } from '../formats.js';
 import { PathSource } from '../sources/path.js';
 
 /**
@@ -18,7 +19,6 @@ import { PathSource } from '../sources/path.js';
 
 /** A chain that is longer than this is a circle, or somebody's joke. */
 const MAX_CHAIN = 256;
-const IMAGE = /\.a?vhdx?$/i;
 
 /**
  * @param {Opened} image
@@ -86,7 +86,7 @@ function imagesIn(folder) {
   try {
     return fs
       .readdirSync(folder)
-      .filter((name) => IMAGE.test(name))
+      .filter((name) => formatOfName(name) !== null)
       .flatMap((name) => realPath(path.join(folder, name)) ?? []);
   } catch {
     return [];

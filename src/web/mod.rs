@@ -5,6 +5,7 @@
 //!                                          checkStep │
 //!                                                    └─ compact(options) ─► Compaction ── step by step
 //!   two JsSources ──► Comparison                                             scan · pieces · proof
+//!   formats()     what is to be known of each format without opening a file
 //! ```
 //! Everything is synchronous and returns after a bounded amount of work: the JavaScript above steps it
 //! and returns to its event loop in between. Sizes cross as numbers, so they must stay below 2⁵³.
@@ -12,12 +13,14 @@
 mod compaction;
 mod comparison;
 mod error;
+mod formats;
 mod open;
 mod report;
 mod source;
 
 pub use compaction::Compaction;
 pub use comparison::Comparison;
+pub use formats::formats;
 pub use open::OpenImage;
 pub use source::JsSource;
 use wasm_bindgen::prelude::*;

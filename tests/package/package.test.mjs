@@ -83,9 +83,9 @@ test('is imported by its name', () => {
 /** What a program may do in both hosts, with what it has as files there. */
 const useOfBoth = (/** @type {string} */ input) => `
   import {
-    compact, inspect, open, verify, version, BytesSource, CompactorError, Job, MemorySink, OpenImage,
-    type BlockMap, type CompactReport, type EstimateReport, type ErrorCode, type ImageSource, type InspectReport,
-    type LogEntry, type Options, type Piece, type Sink, type VerifyReport,
+    compact, formats, inspect, open, verify, version, BytesSource, CompactorError, Job, MemorySink, OpenImage,
+    type BlockMap, type CompactReport, type EstimateReport, type ErrorCode, type FormatReport, type ImageSource,
+    type InspectReport, type LogEntry, type Options, type Piece, type Sink, type VerifyReport,
   } from 'vhd-compactor';
   const image = ${input};
   const sink = new MemorySink();
@@ -100,6 +100,8 @@ const useOfBoth = (/** @type {string} */ input) => `
   const compared: Job<VerifyReport> = await verify(image, new BytesSource('x', sink.bytes ?? new Uint8Array()));
   const entries: LogEntry[] = compared.log;
   const name: string = (await version()).toUpperCase();
+  const table: FormatReport[] = await formats();
+  const asked: Options = { format: table[0]?.name, blockSize: table[0]?.smallestUsualBlock };
   const code: ErrorCode = new CompactorError('corrupt', 'broken', { site: null }).code;
   class Own implements Sink {
     kind = 'own';
@@ -118,7 +120,7 @@ const useOfBoth = (/** @type {string} */ input) => `
   new CompactorError('broken', 'broken');
   // @ts-expect-error: this is a promise in both hosts.
   verify(image, image).result;
-  export const all = [report, estimate, map, result, entries, name, code, own, await inspect(image), opened.sources] as const;
+  export const all = [report, estimate, map, result, entries, name, asked, code, own, await inspect(image), opened.sources] as const;
 `;
 
 /** Every export that there is when the program runs is declared. */

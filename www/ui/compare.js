@@ -1,5 +1,6 @@
 /** The second mode: compare an image with its compacted twin. */
 
+import { ACCEPTED_FILES } from '../../lib/formats.js';
 import { announce } from '../announce.js';
 import { Engine, asEngineError } from '../bridge.js';
 import { diagnose } from '../diagnose.js';
@@ -86,7 +87,7 @@ export function mountCompare() {
 function slotFor({ slot, label, hint }, choose) {
   const input = el('input', {
     type: 'file',
-    accept: '.vhd,.vhdx,.avhd,.avhdx',
+    accept: ACCEPTED_FILES,
     multiple: slot === 'parents',
     hidden: true,
     id: `file-${slot}`,
