@@ -120,6 +120,15 @@ pub struct Site {
     pub offset: u64,
 }
 
+impl Site {
+    /// The field that stands `by` bytes after the start of the structure that this is the site of.
+    #[must_use]
+    pub const fn field(self, by: u64) -> Self {
+        // A structure that was read lies inside its file, and so does every field of it.
+        Self { offset: self.offset.wrapping_add(by), ..self }
+    }
+}
+
 impl fmt::Display for Site {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} at {} offset {:#x}", self.structure, self.space, self.offset)

@@ -14,7 +14,7 @@ use super::format::{
     PAYLOAD_UNDEFINED, PAYLOAD_UNMAPPED, PAYLOAD_UNMAPPED_V095, PAYLOAD_ZERO, bat_entries, chunk_ratio,
 };
 use super::metadata::DiskMetadata;
-use super::space::{Conflict, FileSpace};
+use super::space::{Conflict, FileSpace, file_range};
 use crate::error::{Error, Result, Site, Warning};
 use crate::image::{Bitmaps, BlockState, BlockTable};
 use crate::io::{ReadAt, read_vec};
@@ -36,7 +36,7 @@ pub fn read_bat<R: ReadAt + ?Sized>(
 ) -> Result<(BlockTable, Bitmaps)> {
     let blocks = disk.block_size.count_for(disk.virtual_size);
     let ratio = chunk_ratio(disk.block_size, u64::from(disk.logical_sector_size));
-    let entries = bat_entries(blocks, ratio, disk.has_parent);
+    let entries = bat_entries(blocks, ratio, disk.has_parent)?;
     let room = length(region) / 8;
     let mut bat = Bat {
         at: region.start,
@@ -190,8 +190,7 @@ impl Bat<'_> {
         let offset = word & BAT_OFFSET;
         // The last block need only be as long as the disk.
         let span = self.disk.block_size.span(block, self.disk.virtual_size);
-        // An end that does not fit 64 bits is past the end of the file, too.
-        let range = offset..offset.saturating_add(length(&span));
+        let range = file_range(offset, length(&span));
         self.claim(entry, range, &format_args!("block {block}"))?;
         Ok(FileOffset::new(offset))
     }
@@ -247,7 +246,7 @@ impl Bat<'_> {
         let place = match (state, needed) {
             (FULLY_PRESENT, _) => {
                 let chunk = self.bitmap_entries_before(entry);
-                let range = offset..offset.saturating_add(MIB);
+                let range = file_range(offset, MIB);
                 self.claim(entry, range, &format_args!("the sector bitmap block of chunk {chunk}"))?;
                 Some(FileOffset::new(offset))
             }

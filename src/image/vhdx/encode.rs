@@ -19,7 +19,7 @@ use super::locator::Locator;
 use super::metadata::Item;
 use crate::error::{Error, Result};
 use crate::image::BlockSize;
-use crate::units::{add, index, len64};
+use crate::units::{add, index, len64, length};
 
 /// What the file identifier says of who made the file.
 const CREATOR: &str =
@@ -72,7 +72,7 @@ fn region_table(regions: &[(Uuid, Range<u64>)]) -> Result<Vec<u8>> {
         let entry = RegionTableEntry {
             guid: guid.to_bytes_le(),
             file_offset: range.start.into(),
-            length: u32::try_from(range.end.saturating_sub(range.start)).map_err(too_large)?.into(),
+            length: u32::try_from(length(range)).map_err(too_large)?.into(),
             required: 1.into(),
         };
         entries.extend_from_slice(entry.as_bytes());

@@ -4,7 +4,9 @@ use uuid::Uuid;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, LittleEndian as LE, U16, U32, U64, Unaligned};
 
 use crate::checksum::{crc32c, crc32c_append};
+use crate::error::Result;
 use crate::image::BlockSize;
+use crate::units::{add, mul};
 
 /// The first bytes of every VHDX file.
 pub const SIGNATURE: &[u8] = b"vhdxfile";
@@ -284,20 +286,20 @@ impl Header {
 /// How many payload blocks one sector bitmap block describes.
 #[must_use]
 pub fn chunk_ratio(block_size: BlockSize, sector_size: u64) -> u64 {
-    SECTORS_PER_CHUNK.saturating_mul(sector_size).checked_div(block_size.get()).unwrap_or(1).max(1)
+    // 2²³ sectors of at most 4 KiB.
+    block_size.block_of(SECTORS_PER_CHUNK.wrapping_mul(sector_size)).max(1)
 }
 
 /// How many entries the BAT of a disk of `blocks` blocks has (2.5): one for each payload block, and one
 /// for a sector bitmap block after every `ratio` of them; only a differencing BAT ends on such a one.
-#[must_use]
-pub fn bat_entries(blocks: u64, ratio: u64, differencing: bool) -> u64 {
-    let ratio = ratio.max(1);
-    let last = blocks.saturating_sub(1).checked_div(ratio).unwrap_or_default();
-    if differencing {
-        last.saturating_add(1).saturating_mul(ratio.saturating_add(1))
-    } else {
-        blocks.saturating_add(last)
-    }
+///
+/// # Errors
+/// `limit-exceeded` on overflow.
+pub fn bat_entries(blocks: u64, ratio: u64, differencing: bool) -> Result<u64> {
+    let chunks = blocks.div_ceil(ratio.max(1)).max(1);
+    let bitmaps = if differencing { chunks } else { chunks.wrapping_sub(1) };
+    let payload = if differencing { mul(chunks, ratio.max(1), "the BAT")? } else { blocks };
+    add(payload, bitmaps, "the BAT")
 }
 
 #[cfg(test)]
@@ -335,8 +337,8 @@ mod tests {
         assert_eq!(chunk_ratio(BlockSize::MIB_1, 4096), 32_768);
         assert_eq!(chunk_ratio(BlockSize::MIB_256, 512), 16);
         for (blocks, dynamic, differencing) in [(1, 1, 5), (4, 4, 5), (5, 6, 10), (8, 9, 10), (9, 11, 15)] {
-            assert_eq!(bat_entries(blocks, 4, false), dynamic);
-            assert_eq!(bat_entries(blocks, 4, true), differencing);
+            assert_eq!(bat_entries(blocks, 4, false).unwrap(), dynamic);
+            assert_eq!(bat_entries(blocks, 4, true).unwrap(), differencing);
         }
     }
 }

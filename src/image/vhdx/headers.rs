@@ -17,10 +17,10 @@ use super::format::{
     FileIdentifier, HEADER_OFFSETS, Header, MAX_TABLE_ENTRIES, MIB, REGION_BAT, REGION_METADATA,
     REGION_TABLE_OFFSETS, RegionTableEntry, RegionTableHeader, SIGNATURE, TABLE_LEN, checksum,
 };
-use super::space::{Conflict, FileSpace};
+use super::space::{Conflict, FileSpace, file_range};
 use crate::error::{Error, Result, Site, Warning};
 use crate::io::{ReadAt, read_struct, read_vec};
-use crate::units::{Space, index};
+use crate::units::{Space, add, index, mul};
 
 /// What the current header says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,7 +100,7 @@ pub fn read_header<R: ReadAt + ?Sized>(file: &R, warnings: &mut Vec<Warning>) ->
 }
 
 fn site(structure: &'static str, at: u64, by: u64) -> Site {
-    Site { structure, space: Space::File, offset: at.saturating_add(by) }
+    Site { structure, space: Space::File, offset: at }.field(by)
 }
 
 fn valid_header<R: ReadAt + ?Sized>(file: &R, at: u64) -> Result<Option<Header>> {
@@ -210,8 +210,11 @@ fn valid_table<R: ReadAt + ?Sized>(file: &R, at: u64) -> Result<Option<Vec<u8>>>
     let valid = header.signature == *b"regi"
         && header.checksum.get() == checksum([bytes.as_slice()])
         && count <= u32::from(MAX_TABLE_ENTRIES);
-    let len = index(u64::from(count).saturating_mul(32), "a region table")?;
-    Ok(rest.get(..len).filter(|_| valid).map(<[u8]>::to_vec))
+    if !valid {
+        return Ok(None);
+    }
+    let len = index(mul(u64::from(count), 32, "a region table")?, "a region table")?;
+    Ok(rest.get(..len).map(<[u8]>::to_vec))
 }
 
 struct RegionTable {
@@ -223,8 +226,8 @@ impl RegionTable {
     fn check(&self, space: &mut FileSpace, warnings: &mut Vec<Warning>) -> Result<Regions> {
         self.check_unique()?;
         let (mut bat, mut metadata) = (None, None);
-        let mut at = self.at.saturating_add(16);
-        for bytes in self.entries.chunks_exact(32) {
+        let places = (add(self.at, 16, "a region table")?..).step_by(32);
+        for (at, bytes) in places.zip(self.entries.chunks_exact(32)) {
             let entry = RegionTableEntry::read_from_bytes(bytes)
                 .map_err(|_| Error::internal("a region table entry of the wrong length"))?;
             let guid = Uuid::from_bytes_le(entry.guid);
@@ -245,7 +248,6 @@ impl RegionTable {
                     ),
                 )),
             }
-            at = at.saturating_add(32);
         }
         let missing = |name: &str| {
             Error::corrupt(site("VHDX region table", self.at, 16), format!("the region table has no {name}"))
@@ -283,7 +285,7 @@ fn check_entry(entry: &RegionTableEntry, at: u64, space: &mut FileSpace) -> Resu
         REGION_METADATA => "the metadata region",
         _ => "a region",
     };
-    let range = offset..offset.saturating_add(length);
+    let range = file_range(offset, length);
     match space.claim_structure(name, range.clone()) {
         Ok(()) => Ok(range),
         Err(Conflict::PastEnd) => Err(Error::corrupt(

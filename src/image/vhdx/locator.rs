@@ -12,7 +12,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::format::{LOCATOR_TYPE_VHDX, ParentLocatorEntry, ParentLocatorHeader};
 use crate::error::{Error, Result, Site};
 use crate::image::ParentLink;
-use crate::units::{Space, len64};
+use crate::units::{Space, add, len64, mul};
 
 /// Bytes of the header, and of one entry.
 const HEADER: u64 = 20;
@@ -28,6 +28,11 @@ const PARENT_LINKAGE2: &str = "parent_linkage2";
 /// The paths, in the order in which they are to be tried.
 const PATHS: [&str; 3] = ["relative_path", "volume_path", "absolute_win32_path"];
 
+/// Where in the item entry `number` is.
+fn entry_place(number: u64) -> Result<u64> {
+    add(HEADER, mul(number, ENTRY, "a parent locator")?, "a parent locator")
+}
+
 /// A parent locator of the VHDX kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Locator {
@@ -42,11 +47,7 @@ pub struct Locator {
 impl Locator {
     /// Reads the item `data`, which is at file offset `at`.
     pub fn parse(data: &[u8], at: u64) -> Result<Self> {
-        let field = |by: u64| Site {
-            structure: "VHDX parent locator",
-            space: Space::File,
-            offset: at.saturating_add(by),
-        };
+        let field = |by| Site { structure: "VHDX parent locator", space: Space::File, offset: at }.field(by);
         let Ok((header, rest)) = ParentLocatorHeader::read_from_prefix(data) else {
             return Err(Error::corrupt(field(0), "the parent locator is too short for its header")
                 .expected(format_args!("{HEADER} bytes or more"), data.len()));
@@ -64,7 +65,7 @@ impl Locator {
             return Err(Error::limit(field(18), "the parent locator has too many entries")
                 .expected(format_args!("at most {MAX_PAIRS}"), count));
         }
-        let entries_end = HEADER.saturating_add(u64::from(count).saturating_mul(ENTRY));
+        let entries_end = entry_place(u64::from(count))?;
         if entries_end > len64(data.len()) {
             return Err(Error::corrupt(field(18), "the parent locator is too short for its entries")
                 .expected(format_args!("{entries_end} bytes or more"), data.len()));
@@ -72,7 +73,7 @@ impl Locator {
         let mut pairs: Vec<(Vec<u16>, Vec<u16>)> = Vec::new();
         let mut total = 0usize;
         for (number, entry) in (0u64..).zip(rest.chunks_exact(12).take(usize::from(count))) {
-            let by = HEADER.saturating_add(number.saturating_mul(ENTRY));
+            let by = entry_place(number)?;
             let entry = ParentLocatorEntry::read_from_bytes(entry)
                 .map_err(|_| Error::internal("a parent locator entry of the wrong length"))?;
             let key = text(data, entry.key_offset.get(), entry.key_length.get());
@@ -83,7 +84,8 @@ impl Locator {
                     "a key or value of the parent locator is no text inside it",
                 ));
             };
-            total = total.saturating_add(key.len()).saturating_add(value.len());
+            // The sum so far is at most half of `MAX_TEXT`, and a text has at most 64 KiB.
+            total = total.wrapping_add(key.len()).wrapping_add(value.len());
             if total > MAX_TEXT / 2 {
                 return Err(Error::limit(field(by), "the texts of the parent locator are too long")
                     .expected(format_args!("at most {MAX_TEXT} bytes"), "more"));
@@ -134,11 +136,11 @@ impl Locator {
             key_value_count: u16::try_from(texts.len()).map_err(|_| too_large())?.into(),
         };
         let mut item = header.as_bytes().to_vec();
-        let mut at = HEADER.saturating_add(len64(texts.len()).saturating_mul(ENTRY));
+        let mut at = entry_place(len64(texts.len()))?;
         for (key, value) in &texts {
             let key_offset = at;
-            let value_offset = key_offset.saturating_add(len64(key.len()));
-            at = value_offset.saturating_add(len64(value.len()));
+            let value_offset = add(key_offset, len64(key.len()), "a parent locator")?;
+            at = add(value_offset, len64(value.len()), "a parent locator")?;
             let entry = ParentLocatorEntry {
                 key_offset: u32::try_from(key_offset).map_err(|_| too_large())?.into(),
                 value_offset: u32::try_from(value_offset).map_err(|_| too_large())?.into(),

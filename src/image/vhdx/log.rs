@@ -19,7 +19,7 @@ use super::format::LOG_SECTOR;
 use super::log_entry::{Entry, Ring, Write};
 use crate::error::{Error, Result, Site};
 use crate::io::{Overlay, ReadAt, read_vec};
-use crate::units::{Space, index};
+use crate::units::{Space, index, length};
 
 /// Largest log that is replayed; real ones have 1 MiB.
 const MAX_LOG: u64 = 64 << 20;
@@ -31,7 +31,7 @@ pub fn replay(
     range: Range<u64>,
     guid: Uuid,
 ) -> Result<(Overlay<Rc<dyn ReadAt>>, usize)> {
-    let length = range.end.saturating_sub(range.start);
+    let length = length(&range);
     if length > MAX_LOG {
         let site = Site { structure: "VHDX header", space: Space::File, offset: range.start };
         let message = "the log that must be replayed is too long; on a copy of the file, let Windows mount the disk \
@@ -57,7 +57,7 @@ fn active_sequence(log: &Ring) -> Result<Vec<Entry>> {
         }
     }
     let successor = |entry: &Entry| {
-        let next = entries.get(&log.wrapped(entry.start.saturating_add(entry.sectors)))?;
+        let next = entries.get(&log.onward(entry.start, entry.sectors))?;
         (entry.sequence().checked_add(1) == Some(next.sequence())).then_some(next)
     };
     let followers: BTreeSet<u64> = entries.values().filter_map(successor).map(|entry| entry.start).collect();

@@ -17,7 +17,7 @@ use super::format::{
     LOG_SECTOR, LogDataSector, LogDescriptor, LogEntryHeader, MIB, REGION_TABLE_OFFSETS, checksum,
 };
 use crate::error::{Error, Result, Site};
-use crate::units::{Space, index};
+use crate::units::{Space, add, index, mul};
 
 /// Bytes of an entry's header, and of a descriptor.
 const HEADER: u64 = 64;
@@ -33,6 +33,17 @@ pub struct Ring<'a> {
     pub range: Range<u64>,
     /// What valid entries carry.
     pub guid: Uuid,
+}
+
+/// Where in its entry descriptor `number` is.
+fn descriptor_place(number: u64) -> Result<u64> {
+    add(HEADER, mul(number, DESCRIPTOR, "a log entry")?, "a log entry")
+}
+
+/// Where in its sector field `by` of the descriptor at `descriptor` is.
+const fn field_of(descriptor: u64, by: u64) -> u64 {
+    // Both are less than a sector.
+    descriptor.wrapping_add(by)
 }
 
 /// A valid entry. Places in the log are counted in sectors.
@@ -75,14 +86,21 @@ pub enum Write<'a> {
 }
 
 impl<'a> Ring<'a> {
-    /// A sector number, counted around the ring.
-    pub fn wrapped(&self, sector: u64) -> u64 {
-        sector.checked_rem(self.sectors).unwrap_or_default()
+    /// The sector that is `by` sectors after `sector`, counted around the ring.
+    pub fn onward(&self, sector: u64, by: u64) -> u64 {
+        // Neither is more than 2³²: the ring's sectors are fewer, and so are those of all descriptors.
+        sector.wrapping_add(by).checked_rem(self.sectors).unwrap_or_default()
+    }
+
+    /// Where in the log a sector of the ring begins.
+    fn place(sector: u64) -> u64 {
+        // Less than the length of the log, of which the sectors were counted.
+        sector.wrapping_mul(LOG_SECTOR)
     }
 
     fn site(&self, sector: u64, by: u64) -> Site {
-        let at = self.wrapped(sector).saturating_mul(LOG_SECTOR).saturating_add(by);
-        Site { structure: "VHDX log entry", space: Space::File, offset: self.range.start.saturating_add(at) }
+        let log = Site { structure: "VHDX log entry", space: Space::File, offset: self.range.start };
+        log.field(Self::place(sector)).field(by)
     }
 
     /// What is wrong at byte `by` of sector `sector`.
@@ -90,9 +108,9 @@ impl<'a> Ring<'a> {
         Error::corrupt(self.site(sector, by), message)
     }
 
-    /// The bytes of sector `sector`, counted around the ring.
+    /// The bytes of sector `sector` of the ring.
     fn sector(&self, sector: u64) -> Result<&'a [u8]> {
-        let at = index(self.wrapped(sector).saturating_mul(LOG_SECTOR), "the log")?;
+        let at = index(Self::place(sector), "the log")?;
         let len = index(LOG_SECTOR, "a log sector")?;
         self.bytes
             .get(at..)
@@ -115,7 +133,7 @@ impl<'a> Ring<'a> {
         }
         let mut parts = vec![self.sector(sector)?];
         for i in 1..sectors {
-            let part = self.sector(sector.saturating_add(i))?;
+            let part = self.sector(self.onward(sector, i))?;
             // Overwritten by a newer entry. This also bounds the work: no sector is summed twice.
             if part.starts_with(b"loge") {
                 return Ok(None);
@@ -125,8 +143,8 @@ impl<'a> Ring<'a> {
         if header.checksum.get() != checksum(parts) {
             return Ok(None);
         }
-        let descriptors = u64::from(header.descriptor_count.get()).saturating_mul(DESCRIPTOR);
-        let descriptor_sectors = HEADER.saturating_add(descriptors).div_ceil(LOG_SECTOR);
+        let descriptor_sectors =
+            descriptor_place(u64::from(header.descriptor_count.get()))?.div_ceil(LOG_SECTOR);
         let entry = Entry { start: sector, sectors, descriptor_sectors, header };
         self.check_header(&entry)?;
         self.writes(&entry, &mut |_, _| Ok(()))?;
@@ -136,7 +154,7 @@ impl<'a> Ring<'a> {
     fn check_header(&self, entry: &Entry) -> Result<()> {
         let header = &entry.header;
         let tail = u64::from(header.tail.get());
-        if !tail.is_multiple_of(LOG_SECTOR) || tail >= self.sectors.saturating_mul(LOG_SECTOR) {
+        if !tail.is_multiple_of(LOG_SECTOR) || tail / LOG_SECTOR >= self.sectors {
             return Err(self
                 .corrupt(entry.start, 12, "the tail of a log entry is no place for an entry")
                 .expected("a multiple of 4096 inside the log", tail));
@@ -173,8 +191,8 @@ impl<'a> Ring<'a> {
     ) -> Result<()> {
         let mut data_sector = entry.descriptor_sectors;
         for number in 0..u64::from(entry.header.descriptor_count.get()) {
-            let place = HEADER.saturating_add(number.saturating_mul(DESCRIPTOR));
-            let sector = entry.start.saturating_add(place / LOG_SECTOR);
+            let place = descriptor_place(number)?;
+            let sector = self.onward(entry.start, place / LOG_SECTOR);
             let by = place % LOG_SECTOR;
             let bytes = self.sector(sector)?.get(index(by, "a log entry")?..).unwrap_or_default();
             let Ok((descriptor, _)) = LogDescriptor::ref_from_prefix(bytes) else {
@@ -182,17 +200,18 @@ impl<'a> Ring<'a> {
             };
             if descriptor.sequence_number.get() != entry.sequence() {
                 return Err(self
-                    .corrupt(sector, by.saturating_add(24), "a log descriptor belongs to another entry")
+                    .corrupt(sector, field_of(by, 24), "a log descriptor belongs to another entry")
                     .expected(entry.sequence(), descriptor.sequence_number));
             }
             let write = match &descriptor.signature {
                 b"zero" => self.zeros(descriptor, sector, by)?,
                 b"desc" => {
-                    let at = entry.start.saturating_add(data_sector);
                     if data_sector >= entry.sectors {
                         return Err(self.corrupt(sector, by, "a log descriptor has no data sector"));
                     }
-                    data_sector = data_sector.saturating_add(1);
+                    let at = self.onward(entry.start, data_sector);
+                    // Less than `entry.sectors`, so one more fits.
+                    data_sector = data_sector.wrapping_add(1);
                     self.data(descriptor, entry, at)?
                 }
                 _ => return Err(self.corrupt(sector, by, "a log descriptor is neither “zero” nor “desc”")),
@@ -212,18 +231,14 @@ impl<'a> Ring<'a> {
         if descriptor.trailing_bytes != [0; 4] {
             return Err(self.corrupt(
                 sector,
-                by.saturating_add(4),
+                field_of(by, 4),
                 "a reserved field of a zero descriptor is in use",
             ));
         }
         let length = u64::from_le_bytes(descriptor.leading_bytes);
         if !length.is_multiple_of(LOG_SECTOR) {
             return Err(self
-                .corrupt(
-                    sector,
-                    by.saturating_add(8),
-                    "the length of a zero descriptor is no multiple of 4 KiB",
-                )
+                .corrupt(sector, field_of(by, 8), "the length of a zero descriptor is no multiple of 4 KiB")
                 .expected("n × 4096", length));
         }
         Ok(Write::Zeros(length))
@@ -254,7 +269,7 @@ impl<'a> Ring<'a> {
         let [lowest, _] = REGION_TABLE_OFFSETS;
         let offset = descriptor.file_offset.get();
         let length = if let Write::Zeros(length) = write { *length } else { LOG_SECTOR };
-        let field = by.saturating_add(16);
+        let field = field_of(by, 16);
         let end = offset.checked_add(length).filter(|_| offset.is_multiple_of(LOG_SECTOR));
         let Some(end) = end.filter(|_| offset >= lowest) else {
             return Err(self

@@ -22,7 +22,7 @@ use super::locator::Locator;
 use crate::error::{Error, Result, Site};
 use crate::image::{BlockSize, Format};
 use crate::io::{ReadAt, read_vec};
-use crate::units::{Space, index, len64};
+use crate::units::{Space, add, index, length};
 
 /// Most bytes of one item (2.6.1.2).
 const MAX_ITEM: u64 = MIB;
@@ -97,7 +97,7 @@ impl Entry {
 }
 
 fn site(structure: &'static str, at: u64, by: u64) -> Site {
-    Site { structure, space: Space::File, offset: at.saturating_add(by) }
+    Site { structure, space: Space::File, offset: at }.field(by)
 }
 
 struct Table {
@@ -109,7 +109,7 @@ impl Table {
     fn read<R: ReadAt + ?Sized>(file: &R, region: &Range<u64>) -> Result<Self> {
         let at = region.start;
         let field = |by| site("VHDX metadata table", at, by);
-        if region.end.saturating_sub(at) < TABLE_LEN {
+        if length(region) < TABLE_LEN {
             return Err(Error::corrupt(field(0), "the metadata region is too short for its table"));
         }
         let bytes = read_vec(file, at, index(TABLE_LEN, "a metadata table")?)?;
@@ -128,10 +128,10 @@ impl Table {
                 .expected(format_args!("at most {MAX_TABLE_ENTRIES}"), count));
         }
         let mut entries: Vec<Entry> = Vec::new();
-        for bytes in rest.chunks_exact(32).take(usize::from(count)) {
+        let places = (add(at, 32, "a metadata table")?..).step_by(32);
+        for (at, bytes) in places.zip(rest.chunks_exact(32)).take(usize::from(count)) {
             let entry = MetadataTableEntry::read_from_bytes(bytes)
                 .map_err(|_| Error::internal("a metadata table entry of the wrong length"))?;
-            let at = at.saturating_add(32).saturating_add(len64(entries.len()).saturating_mul(32));
             entries.push(check_entry(&entry, at, region)?);
         }
         Ok(Self { at, entries })
@@ -146,14 +146,13 @@ impl Table {
             let [a, b] = pair else { continue };
             if b.place.start < a.place.end {
                 return Err(Error::corrupt(b.field(16), "two metadata items overlap").expected(
-                    format_args!("an offset of at least {}", a.place.end.saturating_sub(region.start)),
-                    b.place.start.saturating_sub(region.start),
+                    format_args!("an offset of at least {}", length(&(region.start..a.place.end))),
+                    length(&(region.start..b.place.start)),
                 ));
             }
         }
-        let total = places
-            .iter()
-            .fold(0u64, |sum, entry| sum.saturating_add(entry.place.end.saturating_sub(entry.place.start)));
+        // At most 2047 items of at most 1 MiB.
+        let total: u64 = places.iter().map(|entry| length(&entry.place)).sum();
         if total > MAX_ITEMS {
             return Err(Error::limit(field(10), "the file carries too much metadata")
                 .expected(format_args!("at most {MAX_ITEMS} bytes"), total));
@@ -324,33 +323,30 @@ fn item_name(id: Uuid) -> &'static str {
 
 fn check_entry(entry: &MetadataTableEntry, at: u64, region: &Range<u64>) -> Result<Entry> {
     let field = |by| site("VHDX metadata table", at, by);
-    let (offset, length) = (u64::from(entry.offset.get()), u64::from(entry.length.get()));
-    if length > MAX_ITEM {
+    let (offset, len) = (u64::from(entry.offset.get()), u64::from(entry.length.get()));
+    if len > MAX_ITEM {
         return Err(Error::corrupt(field(20), "a metadata item is too long")
-            .expected(format_args!("at most {MAX_ITEM} bytes"), length));
+            .expected(format_args!("at most {MAX_ITEM} bytes"), len));
     }
-    let region_len = region.end.saturating_sub(region.start);
-    let fits = offset >= TABLE_LEN && offset.saturating_add(length) <= region_len;
-    if length == 0 && offset != 0 || length != 0 && !fits {
+    let region_len = length(region);
+    let item_end = add(offset, len, "a metadata item")?;
+    let fits = offset >= TABLE_LEN && item_end <= region_len;
+    if len == 0 && offset != 0 || len != 0 && !fits {
         return Err(Error::corrupt(field(16), "a metadata item does not lie inside the metadata region")
-            .expected(
-                format_args!("{length} bytes from {TABLE_LEN} to {region_len}, or 0 for none"),
-                offset,
-            ));
+            .expected(format_args!("{len} bytes from {TABLE_LEN} to {region_len}, or 0 for none"), offset));
     }
     let flags = entry.flags.get();
     if flags & !(FLAG_USER | FLAG_VIRTUAL_DISK | FLAG_REQUIRED) != 0 || entry.reserved2.get() != 0 {
         return Err(Error::corrupt(field(24), "a reserved field of a metadata entry is in use")
             .expected("flags of 0 to 7", flags));
     }
-    let start = region.start.saturating_add(offset);
-    let place = start..start.saturating_add(length);
+    let place =
+        add(region.start, offset, "a metadata item")?..add(region.start, item_end, "a metadata item")?;
     Ok(Entry { id: Uuid::from_bytes_le(entry.item_id), flags, at, place })
 }
 
 fn read_item<R: ReadAt + ?Sized>(file: &R, entry: &Entry) -> Result<Vec<u8>> {
-    let length = entry.place.end.saturating_sub(entry.place.start);
-    read_vec(file, entry.place.start, index(length, "a metadata item")?)
+    read_vec(file, entry.place.start, index(length(&entry.place), "a metadata item")?)
 }
 
 #[cfg(test)]

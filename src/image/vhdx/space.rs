@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use super::format::MIB;
 use crate::error::{Error, Result, Site};
-use crate::units::{Space, index};
+use crate::units::{Space, index, length};
 
 /// Largest file that is read: twice what the largest disk holds.
 pub const MAX_FILE_SIZE: u64 = 128 << 40;
@@ -21,6 +21,12 @@ pub struct FileSpace {
     size: u64,
     taken: Vec<u64>,
     structures: Vec<(Range<u64>, &'static str)>,
+}
+
+/// The `length` bytes from `offset` on, for [`FileSpace`] to judge: an end that does not fit 64 bits becomes
+/// the largest number that does, which is past the end of every file that is read.
+pub const fn file_range(offset: u64, length: u64) -> Range<u64> {
+    offset..offset.saturating_add(length)
 }
 
 /// Why a range could not be taken.
@@ -81,14 +87,15 @@ impl FileSpace {
         let mut free = true;
         let mut at = from;
         while at < to {
+            // `bit` is less than 64, `count` from 1 to 64, and `at` plus `count` at most `to`.
             let bit = at % 64;
-            let count = to.saturating_sub(at).min(64u64.saturating_sub(bit));
-            let mask = (u64::MAX >> 64u64.saturating_sub(count)) << bit;
+            let count = length(&(at..to)).min(64u64.wrapping_sub(bit));
+            let mask = (u64::MAX >> 64u64.wrapping_sub(count)) << bit;
             let word = index(at / 64, "a file").ok().and_then(|i| self.taken.get_mut(i));
             let Some(word) = word else { return false };
             free &= *word & mask == 0;
             *word |= mask;
-            at = at.saturating_add(count);
+            at = at.wrapping_add(count);
         }
         free
     }

@@ -8,6 +8,9 @@
 //! ```
 //! Every part is a whole number of MiB. The BAT is made 1 MiB at a time: that of a 64 TiB disk is 512 MiB.
 
+use std::iter::repeat_n;
+use std::ops::Range;
+
 use uuid::Uuid;
 use zerocopy::FromZeros;
 
@@ -21,7 +24,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::{
     BitmapSource, BlockPlan, BlockSize, ContainerWriter, DiskType, Format, Geometry, OutState, Piece,
 };
-use crate::units::{add, index, len64, mul, round_up};
+use crate::units::{add, index, len64, length, mul, round_up};
 
 /// BAT entries in one step: 1 MiB.
 const ENTRIES_A_STEP: u64 = MIB / 8;
@@ -51,8 +54,8 @@ pub struct Writer {
     /// Bytes of one block's part of a sector bitmap block.
     bitmap_len: u64,
     ratio: u64,
-    bat_offset: u64,
-    bat_length: u64,
+    /// Where the BAT is in the file: whole MiB.
+    bat: Range<u64>,
 }
 
 impl Writer {
@@ -147,7 +150,8 @@ impl Writer {
         let ratio = chunk_ratio(block_size, sector_size);
         let metadata = metadata_region(parameters)?;
         let bat_offset = round_up(add(METADATA_OFFSET, len64(metadata.len()), "metadata")?, MIB, "metadata")?;
-        let bat_length = mul(bat_entries(blocks, ratio, differencing), 8, "the BAT")?;
+        let bat_length = mul(bat_entries(blocks, ratio, differencing)?, 8, "the BAT")?;
+        let bat_end = add(bat_offset, round_up(bat_length, MIB, "the BAT")?, "the BAT")?;
         let header = Header {
             signature: *b"head",
             file_write_guid: file_write.to_bytes_le(),
@@ -165,8 +169,7 @@ impl Writer {
             block_size,
             bitmap_len: (block_size.get() / 8).checked_div(sector_size).unwrap_or_default(),
             ratio,
-            bat_offset,
-            bat_length: round_up(bat_length, MIB, "the BAT")?,
+            bat: bat_offset..bat_end,
         })
     }
 
@@ -176,57 +179,57 @@ impl Writer {
 
     /// How many sector bitmap blocks stand before that of chunk `chunk`.
     fn bitmap_rank(&self, plan: &BlockPlan, chunk: u64) -> u64 {
-        let end = chunk.saturating_mul(self.ratio);
-        let mut count = 0u64;
-        let mut from = 0;
-        while let Some(block) = plan.first_partial(from..end) {
-            count = count.saturating_add(1);
-            let next = block.checked_div(self.ratio).unwrap_or_default().saturating_add(1);
-            from = next.saturating_mul(self.ratio);
-        }
-        count
+        len64((0..chunk).filter(|&chunk| self.has_bitmap(plan, chunk)).count())
     }
 
-    /// Where sector bitmap blocks begin.
-    fn bitmaps_offset(&self) -> u64 {
-        self.bat_offset.saturating_add(self.bat_length)
+    /// Whether chunk `chunk` has a sector bitmap block.
+    fn has_bitmap(&self, plan: &BlockPlan, chunk: u64) -> bool {
+        plan.first_partial(self.blocks_of(chunk)).is_some()
+    }
+
+    /// The blocks of chunk `chunk`: none past the end of the disk.
+    fn blocks_of(&self, chunk: u64) -> Range<u64> {
+        // Nobody asks for a chunk past the end of the BAT, the bytes of which are counted in 64 bits.
+        let first = chunk.wrapping_mul(self.ratio);
+        first..first.wrapping_add(self.ratio).min(self.blocks)
     }
 
     /// Where payload begins.
     fn payload_offset(&self, plan: &BlockPlan) -> Result<u64> {
         let bitmaps = self.bitmap_rank(plan, self.chunks());
-        add(self.bitmaps_offset(), mul(bitmaps, MIB, "sector bitmaps")?, "sector bitmaps")
+        add(self.bat.end, mul(bitmaps, MIB, "sector bitmaps")?, "sector bitmaps")
     }
 
     /// Header section, log, metadata.
     fn head(&self) -> Result<Vec<Piece>> {
-        let bat = self.bat_offset..self.bitmaps_offset();
-        let section = header_section(&self.header, bat, METADATA_OFFSET..self.bat_offset)?;
-        let to_metadata = METADATA_OFFSET.saturating_sub(len64(section.len()));
-        let metadata_end = METADATA_OFFSET.saturating_add(len64(self.metadata.len()));
+        let section = header_section(&self.header, self.bat.clone(), METADATA_OFFSET..self.bat.start)?;
+        let to_metadata = length(&(len64(section.len())..METADATA_OFFSET));
+        let metadata_end = add(METADATA_OFFSET, len64(self.metadata.len()), "metadata")?;
         Ok(vec![
             Piece::Bytes(section),
             Piece::Zeros(to_metadata),
             Piece::Bytes(self.metadata.clone()),
-            Piece::Zeros(self.bat_offset.saturating_sub(metadata_end)),
+            Piece::Zeros(length(&(metadata_end..self.bat.start))),
         ])
     }
 
     /// 1 MiB of the BAT, from entry `from` on.
     fn table(&self, plan: &BlockPlan, from: u64) -> Result<Vec<Piece>> {
-        let stride = self.ratio.saturating_add(1);
+        // Entries, blocks and chunks are counted here up to the end of the BAT, the bytes of which are counted in
+        // 64 bits; a chunk ratio is at most 2¹⁵.
+        let stride = self.ratio.wrapping_add(1);
         let mut chunk = from.checked_div(stride).unwrap_or_default();
         let mut in_chunk = from.checked_rem(stride).unwrap_or_default();
-        let mut block = from.saturating_sub(chunk);
+        let mut block = from.wrapping_sub(chunk);
         let mut payload = add(
             self.payload_offset(plan)?,
             mul(plan.rank(block), self.block_size.get(), "the new image")?,
             "the new image",
         )?;
         let rank = if self.differencing { self.bitmap_rank(plan, chunk) } else { 0 };
-        let mut bitmap = add(self.bitmaps_offset(), mul(rank, MIB, "sector bitmaps")?, "sector bitmaps")?;
+        let mut bitmap = add(self.bat.end, mul(rank, MIB, "sector bitmaps")?, "sector bitmaps")?;
         // No more blocks than entries; the first bitmap entry speaks of blocks before them, too.
-        let touched = chunk.saturating_mul(self.ratio)..block.saturating_add(ENTRIES_A_STEP);
+        let touched = self.blocks_of(chunk).start..block.wrapping_add(ENTRIES_A_STEP);
         if plan.first_known(touched).is_none() {
             return Ok(vec![Piece::Zeros(MIB)]);
         }
@@ -234,10 +237,10 @@ impl Writer {
         for _ in 0..ENTRIES_A_STEP {
             if in_chunk == self.ratio {
                 // The bitmap block of a chunk comes after its payload entries, all of them.
-                let partial = plan.first_partial(chunk.saturating_mul(self.ratio)..block).is_some();
+                let partial = self.has_bitmap(plan, chunk);
                 words.push(if partial { bitmap | FULLY_PRESENT } else { PAYLOAD_NOT_PRESENT });
-                bitmap = bitmap.saturating_add(if partial { MIB } else { 0 });
-                chunk = chunk.saturating_add(1);
+                bitmap = add(bitmap, if partial { MIB } else { 0 }, "sector bitmaps")?;
+                chunk = chunk.wrapping_add(1);
                 in_chunk = 0;
                 continue;
             }
@@ -253,35 +256,33 @@ impl Writer {
             if matches!(state, OutState::Present | OutState::PartiallyPresent) {
                 payload = add(payload, self.block_size.get(), "the new image")?;
             }
-            block = block.saturating_add(1);
-            in_chunk = in_chunk.saturating_add(1);
+            block = block.wrapping_add(1);
+            in_chunk = in_chunk.wrapping_add(1);
         }
         Ok(vec![Piece::Bytes(words.iter().flat_map(|word| word.to_le_bytes()).collect())])
     }
 
     /// The sector bitmap block of chunk `chunk`, if it has one.
     fn bitmap_block(&self, plan: &BlockPlan, bitmaps: &dyn BitmapSource, chunk: u64) -> Result<Vec<Piece>> {
-        let first = chunk.saturating_mul(self.ratio);
-        let end = first.saturating_add(self.ratio).min(self.blocks);
-        if plan.first_partial(first..end).is_none() {
+        if !self.has_bitmap(plan, chunk) {
             return Ok(Vec::new());
         }
         let len = index(self.bitmap_len, "a sector bitmap")?;
         let mut bytes = Vec::with_capacity(index(MIB, "a sector bitmap block")?);
-        for block in first..end {
+        for block in self.blocks_of(chunk) {
             let bits = match plan.get(block) {
                 OutState::PartiallyPresent => bitmaps.bitmap(block)?,
                 // Not consulted; what is set here says the same to who consults it all the same.
                 OutState::Present => None,
                 OutState::NotPresent | OutState::Zero => {
-                    bytes.resize(bytes.len().saturating_add(len), 0);
+                    bytes.extend(repeat_n(0, len));
                     continue;
                 }
             };
             match bits {
                 Some(bits) if bits.as_bytes().len() == len => bytes.extend_from_slice(bits.as_bytes()),
                 Some(_) => return Err(Error::internal("a sector bitmap of the wrong length")),
-                None => bytes.resize(bytes.len().saturating_add(len), 0xff),
+                None => bytes.extend(repeat_n(0xff, len)),
             }
         }
         bytes.resize(index(MIB, "a sector bitmap block")?, 0);
@@ -304,7 +305,7 @@ impl ContainerWriter for Writer {
 
     fn front(&self, plan: &BlockPlan, bitmaps: &dyn BitmapSource, step: u64) -> Result<Option<Vec<Piece>>> {
         let Some(table_step) = step.checked_sub(1) else { return self.head().map(Some) };
-        let tables = self.bat_length / MIB;
+        let tables = length(&self.bat) / MIB;
         match table_step.checked_sub(tables) {
             None => self.table(plan, mul(table_step, ENTRIES_A_STEP, "the BAT")?).map(Some),
             Some(chunk) if chunk < self.chunks() => self.bitmap_block(plan, bitmaps, chunk).map(Some),
