@@ -7,13 +7,15 @@ const MAX_GEOMETRY: u64 = 65_535 * 16 * 255;
 
 /// The size that the footer's geometry gives, in bytes.
 pub fn chs_size(footer: &Footer) -> u64 {
-    sectors(footer).saturating_mul(512)
+    // At most 2³² sectors.
+    sectors(footer).wrapping_mul(512)
 }
 
 fn sectors(footer: &Footer) -> u64 {
+    // Fields of 16, 8 and 8 bits: the product has 32 at most.
     u64::from(footer.cylinders.get())
-        .saturating_mul(u64::from(footer.heads))
-        .saturating_mul(u64::from(footer.sectors_per_track))
+        .wrapping_mul(u64::from(footer.heads))
+        .wrapping_mul(u64::from(footer.sectors_per_track))
 }
 
 /// The size of the disk for the footer's creator, in bytes: Virtual PC and early QEMU meant the
@@ -34,14 +36,14 @@ pub fn geometry_for(size: u64) -> (u16, u8, u8) {
     } else {
         let mut per_track = 17;
         let mut cylinder_heads = sectors / 17;
-        let mut heads = cylinder_heads.saturating_add(1023) / 1024;
+        let mut heads = cylinder_heads.div_ceil(1024);
         heads = heads.max(4);
-        if cylinder_heads >= heads.saturating_mul(1024) || heads > 16 {
+        if cylinder_heads / 1024 >= heads || heads > 16 {
             per_track = 31;
             heads = 16;
             cylinder_heads = sectors / 31;
         }
-        if cylinder_heads >= heads.saturating_mul(1024) {
+        if cylinder_heads / 1024 >= heads {
             per_track = 63;
             heads = 16;
             cylinder_heads = sectors / 63;

@@ -27,7 +27,7 @@ use crate::image::{
     ParentLink,
 };
 use crate::io::{ReadAt, read_struct, read_vec};
-use crate::units::{FileOffset, Space, index, len64};
+use crate::units::{FileOffset, Space, index, length};
 
 /// The block size by which a fixed disk, which has none, is looked at.
 const FIXED_BLOCK: BlockSize = BlockSize::MIB_2;
@@ -163,7 +163,7 @@ struct Footers {
 
 fn find_footers(container: &Container, warnings: &mut Vec<Warning>) -> Result<Footers> {
     let size = container.size();
-    if size < FOOTER_LEN.saturating_sub(1) {
+    if size < FOOTER_LEN - 1 {
         return Err(Error::corrupt(
             Site { structure: "VHD footer", space: Space::File, offset: 0 },
             "the file is too short to hold a VHD footer",
@@ -190,6 +190,7 @@ fn find_footers(container: &Container, warnings: &mut Vec<Warning>) -> Result<Fo
         ));
         return Ok(Footers { footer, mirror: None, end: End { footer_at: 0, payload_end: size } });
     }
+    // A file of 511 bytes is one byte shorter than a footer: the place is then its start.
     let offset = size.saturating_sub(FOOTER_LEN);
     let site = Site { structure: "VHD footer", space: Space::File, offset };
     Err(Error::corrupt(site, format!("the footer {flaw}, and so does its copy at the start of the file")))
@@ -215,7 +216,7 @@ impl std::fmt::Display for Flaw {
 
 fn read_footer(container: &Container, at: u64) -> Result<Result<Footer, Flaw>> {
     let mut bytes = [0; 512];
-    let len = index(container.size().saturating_sub(at).min(FOOTER_LEN), "a footer")?;
+    let len = index(length(&(at..container.size())).min(FOOTER_LEN), "a footer")?;
     container.read_exact_at(at, bytes.get_mut(..len).unwrap_or_default())?;
     let footer =
         Footer::read_from_bytes(&bytes).map_err(|_| Error::internal("a footer of the wrong length"))?;
@@ -304,7 +305,7 @@ fn choose_footer(
 }
 
 fn check_footer(footer: &Footer, site: Site) -> Result<DiskType> {
-    let field = |by: u64| Site { offset: site.offset.saturating_add(by), ..site };
+    let field = |by| site.field(by);
     let version = footer.version.get();
     if version >> 16 != 1 {
         return Err(Error::unsupported(field(12), "the file format version is not 1.x")
@@ -330,7 +331,7 @@ fn check_footer(footer: &Footer, site: Site) -> Result<DiskType> {
 
 fn sizes(footer: &Footer, site: Site, warnings: &mut Vec<Warning>) -> Result<Sizes> {
     let current = footer.current_size.get();
-    let field = Site { offset: site.offset.saturating_add(48), ..site };
+    let field = site.field(48);
     if current == 0 {
         return Err(Error::corrupt(field, "the size of the disk is zero"));
     }
@@ -365,7 +366,7 @@ fn sizes(footer: &Footer, site: Site, warnings: &mut Vec<Warning>) -> Result<Siz
 fn fixed_parts(footer: Footer, end: &End, site: Site, warnings: &mut Vec<Warning>) -> Result<Parts> {
     let size = sizes(&footer, site, warnings)?;
     if size.disk > end.payload_end {
-        let field = Site { offset: site.offset.saturating_add(48), ..site };
+        let field = site.field(48);
         return Err(Error::corrupt(
             field,
             "the file is shorter than the fixed disk it should hold (cut off, or the last part of a split set)",
@@ -398,8 +399,7 @@ fn dynamic_parts(
     warnings: &mut Vec<Warning>,
 ) -> Result<Parts> {
     let (header, at) = read_header(container, &footer, end)?;
-    let site =
-        |by: u64| Site { structure: "VHD dynamic header", space: Space::File, offset: at.saturating_add(by) };
+    let site = |by| Site { structure: "VHD dynamic header", space: Space::File, offset: at }.field(by);
     let stored = u64::from(header.block_size.get());
     let block_size = BlockSize::new(stored).filter(|&size| size >= BlockSize::SECTOR).ok_or_else(|| {
         Error::corrupt(site(32), "the block size is no power of two of at least one sector")
@@ -480,8 +480,7 @@ fn dynamic_parts(
 
 fn read_header(container: &Container, footer: &Footer, end: &End) -> Result<(DynamicHeader, u64)> {
     let at = footer.data_offset.get();
-    let field =
-        Site { structure: "VHD footer", space: Space::File, offset: end.footer_at.saturating_add(16) };
+    let field = Site { structure: "VHD footer", space: Space::File, offset: end.footer_at }.field(16);
     let fits = at.checked_add(HEADER_LEN).is_some_and(|header_end| header_end <= container.size());
     if at < FOOTER_LEN || !fits || !at.is_multiple_of(512) {
         return Err(Error::corrupt(
@@ -491,8 +490,7 @@ fn read_header(container: &Container, footer: &Footer, end: &End) -> Result<(Dyn
         .expected(format_args!("a multiple of 512 from 512 to {}", container.size()), at));
     }
     let header: DynamicHeader = read_struct(container, at)?;
-    let site =
-        |by: u64| Site { structure: "VHD dynamic header", space: Space::File, offset: at.saturating_add(by) };
+    let site = |by| Site { structure: "VHD dynamic header", space: Space::File, offset: at }.field(by);
     if header.cookie != HEADER_COOKIE {
         return Err(Error::corrupt(site(0), "the dynamic header has no signature")
             .expected("cxsparse", String::from_utf8_lossy(&header.cookie).escape_debug()));
@@ -512,14 +510,14 @@ fn read_header(container: &Container, footer: &Footer, end: &End) -> Result<(Dyn
 
 fn read_locators(container: &Container, header: &DynamicHeader, header_at: u64) -> Result<Vec<Vec<u8>>> {
     let mut all = Vec::new();
-    for (i, locator) in header.parent_locators.iter().enumerate() {
+    let header_site = Site { structure: "VHD parent locator", space: Space::File, offset: header_at };
+    for (by, locator) in (576..).step_by(24).zip(&header.parent_locators) {
         let len = u64::from(locator.data_length.get());
         if locator.platform_code == [0; 4] || len == 0 {
             all.push(Vec::new());
             continue;
         }
-        let offset = header_at.saturating_add(576).saturating_add(len64(i).saturating_mul(24));
-        let site = Site { structure: "VHD parent locator", space: Space::File, offset };
+        let site = header_site.field(by);
         if len > MAX_LOCATOR {
             return Err(Error::limit(site, "a parent locator is too long")
                 .expected(format_args!("at most {MAX_LOCATOR} bytes"), len));

@@ -20,7 +20,7 @@ use super::open::{MAX_BLOCK, MAX_LOCATOR, Metadata};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::bitmap::{full_vhd_bitmap, vhd_bitmap_len};
 use crate::image::{BitmapSource, BlockPlan, BlockSize, ContainerWriter, DiskType, Format, OutState, Piece};
-use crate::units::{add, index, len64, mul, round_up};
+use crate::units::{add, index, len64, length, mul, round_up};
 
 /// BAT entries in one step: 1 MiB.
 const ENTRIES_A_STEP: u64 = 1 << 18;
@@ -147,7 +147,7 @@ impl Writer {
             return Err(Error::new(ErrorKind::InvalidArgument, "this is no block size for a VHD")
                 .expected("a power of two from 512 to 1073741824", block_size));
         };
-        let mut at = FOOTER_LEN.saturating_add(HEADER_LEN);
+        let mut at = FOOTER_LEN + HEADER_LEN;
         for (locator, data) in header.parent_locators.iter_mut().zip(&locators) {
             if locator.platform_code == [0; 4] {
                 continue;
@@ -169,7 +169,7 @@ impl Writer {
             .map_err(|_| Error::new(ErrorKind::LimitExceeded, "the disk has too many blocks for a VHD"))?;
         let bitmap_len = vhd_bitmap_len(block_size)?;
         let alignment = if block_size.get() >= ALIGNED_FROM { ALIGNMENT } else { 512 };
-        let lead = round_up(bitmap_len, alignment, "a sector bitmap")?.saturating_sub(bitmap_len);
+        let lead = length(&(bitmap_len..round_up(bitmap_len, alignment, "a sector bitmap")?));
         let mut tables_end = batmap::place_after(table_offset, entries)?;
         if with_batmap {
             tables_end = add(tables_end, batmap::len_for(entries)?, "the batmap")?;
@@ -196,7 +196,8 @@ impl Writer {
     }
 
     fn stride(&self) -> u64 {
-        self.lead.saturating_add(self.bitmap_len).saturating_add(self.block_size.get())
+        // A block has at most 1 GiB, and its bitmap with what stands before it far less.
+        self.lead.wrapping_add(self.bitmap_len).wrapping_add(self.block_size.get())
     }
 
     /// The BAT entry of a stored block.
@@ -342,7 +343,7 @@ fn new_header() -> DynamicHeader {
 /// stays as it is, unless it claims more than any locator needs.
 fn locator_space(field: u32, data: u64) -> Result<(u32, u64)> {
     let claimed = u64::from(field);
-    let space = if claimed < 512 { claimed.saturating_mul(512) } else { claimed };
+    let space = if claimed < 512 { mul(claimed, 512, "a parent locator")? } else { claimed };
     if space <= MAX_LOCATOR {
         return Ok((field, round_up(space.max(data), 512, "a parent locator")?));
     }
