@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::{Bitmaps, BlockSize, BlockState, Format, Image};
 use crate::error::{Error, ErrorKind, Result, Site};
 use crate::io::read_vec;
-use crate::units::{FileOffset, Space, add, index, len64, mul};
+use crate::units::{FileOffset, Space, add, index, length, mul};
 
 /// Which bit of a byte belongs to the lowest sector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +61,9 @@ impl SectorBitmap {
         let mut at = range.start;
         while at < range.end {
             let sector = at.checked_div(size).unwrap_or_default();
-            let end = sector.saturating_add(1).saturating_mul(size).min(range.end);
+            // A remainder is less than what was divided by, and what is added ends where the range does.
+            let rest = size.wrapping_sub(at.checked_rem(size).unwrap_or_default());
+            let end = at.wrapping_add(rest.min(length(&(at..range.end))));
             let set = self.is_set(sector);
             match runs.last_mut() {
                 Some((last, was)) if *was == set => last.end = end,
@@ -140,9 +142,8 @@ fn no_bitmap(format: Format, block: u64) -> Error {
 pub fn full_vhd_bitmap(block_size: BlockSize) -> Result<Vec<u8>> {
     let mut bits = vec![0; index(vhd_bitmap_len(block_size)?, "a sector bitmap")?];
     let sectors = block_size.get() / 512;
-    for (i, byte) in bits.iter_mut().enumerate() {
-        let first = len64(i).saturating_mul(8);
-        let set = sectors.saturating_sub(first).min(8);
+    for (first, byte) in (0..).step_by(8).zip(&mut bits) {
+        let set = length(&(first..sectors)).min(8);
         *byte = (0..set).fold(0, |byte, bit| byte | 0x80 >> bit);
     }
     Ok(bits)

@@ -187,7 +187,7 @@ impl Disk {
                     .blocks
                     .next_known(block)
                     .map_or(u64::MAX, |next| image.geometry.block_size.start_of(next)),
-                _ => image.geometry.block_size.start_of(block.saturating_add(1)),
+                _ => image.geometry.block_size.span(block, size).end,
             };
             let part = at..inside.end.min(stop);
             at = part.end;

@@ -34,7 +34,7 @@ impl Piece {
     #[must_use]
     pub fn len(&self) -> u64 {
         match self {
-            Self::Source { range, .. } => range.end.saturating_sub(range.start),
+            Self::Source { range, .. } => length(range),
             Self::Zeros(len) => *len,
             Self::Bytes(bytes) => len64(bytes.len()),
         }
@@ -124,7 +124,8 @@ impl BlockPlan {
             if len64(i).is_multiple_of(STRETCH) {
                 self.ranks.push(count);
             }
-            count = count.saturating_add(stored_in(word));
+            // No more than there are blocks, whose number fits 64 bits.
+            count = count.wrapping_add(stored_in(word));
         }
         self.stored = count;
     }
@@ -164,14 +165,14 @@ impl BlockPlan {
         let word = block / PER_WORD;
         let stretch = word / STRETCH;
         let base = index(stretch, "a block").ok().and_then(|i| self.ranks.get(i)).copied();
-        let first = stretch.saturating_mul(STRETCH);
-        let mut rank = base.unwrap_or(self.stored);
+        // A number is at least what it leaves when divided.
+        let first = word.wrapping_sub(word % STRETCH);
         let words = index(first, "a block").ok().zip(index(word, "a block").ok());
-        for &w in words.and_then(|(a, b)| self.states.words.get(a..b)).unwrap_or_default() {
-            rank = rank.saturating_add(stored_in(w));
-        }
-        let below = (block % PER_WORD).saturating_mul(2);
-        rank.saturating_add(stored_in(self.states.word(word) & !(u64::MAX << below)))
+        let whole = words.and_then(|(a, b)| self.states.words.get(a..b)).unwrap_or_default();
+        let cut = self.states.word(word) & !(u64::MAX << shift_of(block));
+        let in_stretch: u64 = whole.iter().chain([&cut]).copied().map(stored_in).sum();
+        // No more than there are blocks, whose number fits 64 bits.
+        base.unwrap_or(self.stored).wrapping_add(in_stretch)
     }
 
     /// The first stored block at or after `from`.
@@ -226,12 +227,12 @@ impl Pairs {
     /// The number at `at`; 0 out of range.
     #[must_use]
     pub fn get(&self, at: u64) -> u64 {
-        self.word(at / PER_WORD) >> (at % PER_WORD).saturating_mul(2) & 3
+        self.word(at / PER_WORD) >> shift_of(at) & 3
     }
 
     /// Sets the number at `at` to the low two bits of `value`; out of range is ignored.
     pub fn set(&mut self, at: u64, value: u64) {
-        let shift = (at % PER_WORD).saturating_mul(2);
+        let shift = shift_of(at);
         if let Some(word) = index(at / PER_WORD, "a block").ok().and_then(|i| self.words.get_mut(i)) {
             *word = *word & !(3 << shift) | (value & 3) << shift;
         }
@@ -244,8 +245,10 @@ impl Pairs {
         let end = range.end.min(self.len);
         while at < end {
             let word = at / PER_WORD;
-            let next = word.saturating_add(1).saturating_mul(PER_WORD).min(end);
-            if length(&(at..next)) == PER_WORD {
+            // A remainder is less than what was divided by, and what is added ends at `end`.
+            let taken = PER_WORD.wrapping_sub(at % PER_WORD).min(length(&(at..end)));
+            let next = at.wrapping_add(taken);
+            if taken == PER_WORD {
                 if let Some(word) = index(word, "a block").ok().and_then(|i| self.words.get_mut(i)) {
                     *word = pattern;
                 }
@@ -266,12 +269,13 @@ impl Pairs {
     fn next(&self, range: Range<u64>, pick: impl Fn(u64) -> u64) -> Option<u64> {
         let end = range.end.min(self.len);
         let words = range.start / PER_WORD..end.div_ceil(PER_WORD);
-        let mut mask = u64::MAX << (range.start % PER_WORD).saturating_mul(2);
+        let mut mask = u64::MAX << shift_of(range.start);
         let bits = self.words.get(index(words.start, "a block").ok()?..index(words.end, "a block").ok()?)?;
         for (word, &bits) in words.zip(bits) {
             let picked = pick(bits) & mask;
             if picked != 0 {
-                let at = word.saturating_mul(PER_WORD).saturating_add(u64::from(picked.trailing_zeros()) / 2);
+                // The numbers of the words in memory fit 64 bits.
+                let at = word.wrapping_mul(PER_WORD).wrapping_add(u64::from(picked.trailing_zeros()) / 2);
                 return (at < end).then_some(at);
             }
             mask = u64::MAX;
@@ -286,6 +290,12 @@ impl Pairs {
 
 /// The upper bit of each pair: set for both stored states.
 const STORED: u64 = 0xaaaa_aaaa_aaaa_aaaa;
+
+/// Where in its word the number at `at` begins.
+const fn shift_of(at: u64) -> u64 {
+    // At most 62.
+    (at % PER_WORD).wrapping_mul(2)
+}
 
 const fn stored_in(word: u64) -> u64 {
     // At most 32, so nothing is cut.

@@ -196,6 +196,7 @@ impl Container {
     /// Whether the file itself holds the bytes of this range, so that they can be copied from it.
     #[must_use]
     pub fn is_verbatim(&self, offset: FileOffset, len: u64) -> bool {
+        // A range without an end in 64 bits is looked at as far as offsets go.
         !self.bytes.inner().is_patched(offset.get()..offset.get().saturating_add(len))
     }
 }

@@ -303,7 +303,7 @@ impl BlockTable {
     pub fn stretch_end(&self, block: u64) -> u64 {
         match self.word(block) {
             // A block of the table is never the last number that there is.
-            Some(word) if is_stored(word) => block.saturating_add(1),
+            Some(word) if is_stored(word) => block.wrapping_add(1),
             Some(word) => self.next_other(block, word).unwrap_or_else(|| self.len()),
             None => u64::MAX,
         }
