@@ -126,8 +126,7 @@ pub(super) struct Tree {
 struct Node {
     /// The level of the children.
     level: usize,
-    children: Vec<u64>,
-    next: usize,
+    children: std::vec::IntoIter<u64>,
 }
 
 /// A block of records.
@@ -181,7 +180,7 @@ impl Tree {
             _ => return Err(damaged(&format!("a tree has {levels} levels"), at)),
         };
         let last = (0..levels).map(|_| None).collect();
-        let stack = vec![Node { level: top, children, next: 0 }];
+        let stack = vec![Node { level: top, children: children.into_iter() }];
         Ok(Self { kind, group, owner, stack, last, blocks: 0 })
     }
 
@@ -194,19 +193,18 @@ impl Tree {
     ) -> Result<Option<Leaf>, Stop> {
         while let Some(node) = self.stack.last_mut() {
             let level = node.level;
-            let Some(&child) = node.children.get(node.next) else {
+            let Some(child) = node.children.next() else {
                 self.stack.pop();
                 continue;
             };
-            node.next = node.next.saturating_add(1); // at most the number of children
             let (bytes, records, site) = self.read(fs, volume, child, level, visit)?;
             match level.checked_sub(1) {
                 None => return Ok(Some(Leaf { bytes, records, site })),
                 Some(below) => {
                     let pointer = self.kind.shape(fs.v5).pointer;
                     let pointers = bytes.get(records).unwrap_or_default().chunks_exact(pointer);
-                    let children = pointers.map(number).collect();
-                    self.stack.push(Node { level: below, children, next: 0 });
+                    let children: Vec<u64> = pointers.map(number).collect();
+                    self.stack.push(Node { level: below, children: children.into_iter() });
                 }
             }
         }
@@ -317,7 +315,7 @@ fn fit(block: u64) -> u32 {
     u32::try_from(block).unwrap_or(u32::MAX)
 }
 
-/// The numbers in a run of pointers of eight bytes, as the root in an inode has them.
-pub(super) fn pointers(bytes: &[u8]) -> Vec<u64> {
-    bytes.chunks_exact(8).map(number).collect()
+/// The words of eight bytes, keys and pointers alike, that the root in an inode is made of.
+pub(super) fn words(bytes: &[u8]) -> impl Iterator<Item = u64> {
+    bytes.chunks_exact(8).map(number)
 }

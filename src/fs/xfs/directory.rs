@@ -144,8 +144,9 @@ impl Directory {
                 let name = usize::from(*start.last().unwrap_or(&0));
                 let Some(text) = rest.get(9..).and_then(|rest| rest.get(..name)) else { return Ok(None) };
                 self.names(fs, number(start.get(..8).unwrap_or_default()), text, witness)?;
-                // Number, length, name, type, tag.
-                Some(name.saturating_add(11).saturating_add(fs.file_types.into()).next_multiple_of(8))
+                // Number, length and tag, and perhaps the type.
+                let around = if fs.file_types { 12 } else { 11 };
+                name.checked_add(around).and_then(|len| len.checked_next_multiple_of(8))
             };
             // Every step goes on, by whole words.
             let Some(len) = len.filter(|&len| len > 0 && len.is_multiple_of(8)) else { return Ok(None) };

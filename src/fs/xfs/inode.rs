@@ -12,7 +12,7 @@ use std::ops::Range;
 use zerocopy::byteorder::{BE, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
-use super::btree::{Tree, pointers};
+use super::btree::{Tree, words};
 use super::damaged;
 use super::superblock::{Fs, crc_fits};
 use crate::error::{Error, Site};
@@ -141,24 +141,23 @@ impl Inode {
         if raw.flags.get() & REALTIME != 0 && data_count != 0 {
             return Err(wrong("has data in a realtime section, and there is none"));
         }
-        let offset = usize::from(raw.fork_offset).saturating_mul(8); // at most 2040
-        let start = core.saturating_add(offset);
-        if start > bytes.len() {
+        let start = usize::from(raw.fork_offset).checked_mul(8).and_then(|offset| core.checked_add(offset));
+        let Some(start) = start.filter(|&start| start <= bytes.len()) else {
             return Err(wrong("has an attribute fork outside of itself"));
-        }
-        let split = if offset == 0 { bytes.len() } else { start };
+        };
+        let has_attribute_fork = raw.fork_offset != 0;
+        let split = if has_attribute_fork { start } else { bytes.len() };
         let fork = |range: Range<usize>, format, count| {
             let fork = bytes.get(range).unwrap_or_default();
             read_fork(fork, format, count, number, site)
         };
         let data = fork(core..split, raw.format, data_count)?;
-        let attributes = if offset == 0 {
-            if attribute_count != 0 {
-                return Err(wrong("has attributes and no place for them"));
-            }
+        let attributes = if has_attribute_fork {
+            fork(split..bytes.len(), raw.attribute_format, attribute_count)?
+        } else if attribute_count == 0 {
             Fork::Empty
         } else {
-            fork(split..bytes.len(), raw.attribute_format, attribute_count)?
+            return Err(wrong("has attributes and no place for them"));
         };
         let blocks = raw.blocks.get();
         let is_directory = raw.mode.get() & FILE_TYPE == DIRECTORY;
@@ -213,9 +212,7 @@ fn read_fork(bytes: &[u8], format: u8, count: u64, number: u64, site: Site) -> R
             if children == 0 || children > room || children > MAX_CHILDREN {
                 return Err(wrong("has an impossible tree of extents"));
             }
-            let from = room.saturating_mul(8);
-            let to = from.saturating_add(children.saturating_mul(8)); // at most an inode's size
-            let children = pointers(rest.get(from..to).unwrap_or_default());
+            let children = words(rest).skip(room).take(children).collect();
             let levels = u16::from_be_bytes(level).into();
             Tree::of_inode(number, levels, children, site).map(Fork::Extents)
         }

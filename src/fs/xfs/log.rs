@@ -17,9 +17,10 @@ use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 use super::superblock::Fs;
 use super::{damaged, site};
 use crate::checksum::{crc32c, crc32c_append};
+use crate::error::Error;
 use crate::fs::{Decline, DeclineReason, Stop};
 use crate::io::{ReadAt, read_struct, read_vec};
-use crate::units::{add, index, mul};
+use crate::units::{add, index, length, mul};
 
 /// A sector of the log, whatever the disk's sectors are.
 const SECTOR: u64 = 512;
@@ -71,11 +72,9 @@ struct RawOperation {
 
 /// Declines unless the log is clean by its own records. Gives the LSN of its end.
 pub(super) fn require_clean(fs: &Fs, volume: &dyn ReadAt) -> Result<u64, Stop> {
-    let (group, blocks) = &fs.log;
-    let count = blocks.end.saturating_sub(blocks.start);
-    let bytes = fs.bytes(*group, blocks.start, count, &|| site("XFS log", 0))?;
-    let len = bytes.end.saturating_sub(bytes.start);
-    let log = Log { volume, start: bytes.start, sectors: len.checked_div(SECTOR).unwrap_or(0) };
+    let place = &fs.log;
+    let bytes = fs.bytes(place.group, place.start, place.count, &|| site("XFS log", 0))?;
+    let log = Log { volume, start: bytes.start, sectors: length(&bytes) / SECTOR };
     let head = log.head()?;
     let (at, header) = log.last_record(head)?;
     log.check(fs, at, &header, head)
@@ -93,12 +92,11 @@ impl Log<'_> {
     }
 
     /// The sector that is `by` sectors before `sector`, round the end.
-    fn before(&self, sector: u64, by: u64) -> u64 {
-        match sector.checked_sub(by) {
-            Some(before) => before,
-            // Callers go back by less than the log's length.
-            None => self.sectors.saturating_sub(by.saturating_sub(sector)),
-        }
+    fn before(&self, sector: u64, by: u64) -> Result<u64, Stop> {
+        // A round further on, it is the same sector, and the log's start is not in the way.
+        let sector = if sector < by { add(sector, self.sectors, "the log")? } else { sector };
+        let before = sector.checked_sub(by);
+        Ok(before.ok_or_else(|| Error::internal("went back by more than the length of the log"))?)
     }
 
     fn after(&self, sector: u64, by: u64) -> Result<u64, Stop> {
@@ -127,7 +125,7 @@ impl Log<'_> {
         if oldest != newest {
             let mut before = 0u64;
             head = last;
-            while head.saturating_sub(before) > 1 {
+            while length(&(before..head)) > 1 {
                 let middle = before.midpoint(head);
                 if self.cycle(middle)? == newest { before = middle } else { head = middle }
             }
@@ -137,8 +135,9 @@ impl Log<'_> {
 
     /// Moves the head back to the first sector before it that the newest round has not written yet.
     fn without_gaps(&self, head: u64, newest: u32) -> Result<u64, Stop> {
-        let from = head.saturating_sub(IN_FLIGHT / SECTOR); // the beginning of a short log
-        let len = mul(head.saturating_sub(from), SECTOR, "the log")?;
+        // Clamped: there are no sectors before the start of the log.
+        let from = head.saturating_sub(IN_FLIGHT / SECTOR);
+        let len = mul(length(&(from..head)), SECTOR, "the log")?;
         let bytes = read_vec(self.volume, self.offset(from)?, index(len, "the log")?)?;
         let stale = bytes.chunks_exact(512).position(|sector| {
             let word = |at: usize| sector.get(at..)?.first_chunk::<4>().map(|word| u32::from_be_bytes(*word));
@@ -154,7 +153,7 @@ impl Log<'_> {
     /// The header of the last record before the head, and where it stands.
     fn last_record(&self, head: u64) -> Result<(u64, RawHeader), Stop> {
         for by in 1..=MAX_RECORD.min(self.sectors) {
-            let at = self.before(head, by);
+            let at = self.before(head, by)?;
             let header: RawHeader = read_struct(self.volume, self.offset(at)?)?;
             if header.magic.get() == MAGIC {
                 return Ok((at, header));
@@ -211,13 +210,10 @@ impl Log<'_> {
         for by in 1..u64::from(headers) {
             both((&mut crc, &mut crc_32), &sector(self.after(at, by)?)?, MORE_HEADER)?;
         }
-        let mut left = index(header.len.get().into(), "a log record")?;
-        let mut by = u64::from(headers);
-        while left > 0 {
-            let len = left.min(512);
+        let end = u64::from(header.len.get());
+        for (by, start) in (u64::from(headers)..).zip((0..end).step_by(512)) {
+            let len = index(length(&(start..end)).min(SECTOR), "a log record")?;
             both((&mut crc, &mut crc_32), &sector(self.after(at, by)?)?, len)?;
-            left = left.saturating_sub(len);
-            by = add(by, 1, "a log record")?;
         }
         if header.crc.get() == crc || header.crc.get() == crc_32 {
             return Ok(());
@@ -242,6 +238,6 @@ fn lsn(cycle: u32, sector: u64) -> Result<u64, Stop> {
 }
 
 fn covered(crc: u32, sector: &[u8], len: usize) -> Result<u32, Stop> {
-    let bytes = sector.get(..len).ok_or_else(|| crate::Error::internal("a log sector is too short"))?;
+    let bytes = sector.get(..len).ok_or_else(|| Error::internal("a log sector is too short"))?;
     Ok(if crc == 0 { crc32c(bytes) } else { crc32c_append(crc, bytes) })
 }

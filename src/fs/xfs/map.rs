@@ -95,8 +95,10 @@ pub(super) fn free_map(fs: &Fs, volume: &dyn ReadAt) -> Result<FreeMap, Stop> {
         return Err(damaged(&what, SUPERBLOCK));
     }
     let free_bytes = mul(free_blocks, fs.block_size, "the free space")?;
-    // The free blocks were found to lie apart from each other, inside the groups.
-    let used_bytes = mul(fs.blocks.saturating_sub(free_blocks), fs.block_size, "the used space")?;
+    let Some(used_blocks) = fs.blocks.checked_sub(free_blocks) else {
+        return Err(damaged("more blocks are free than there are", SUPERBLOCK));
+    };
+    let used_bytes = mul(used_blocks, fs.block_size, "the used space")?;
     let spans = mul(fs.blocks, fs.block_size, "the size of the file system")?;
     Ok(FreeMap { free, free_bytes, used_bytes, spans, on_request: Vec::new() })
 }
@@ -110,14 +112,14 @@ fn by_place(
     free: &mut Extents,
     at: Site,
 ) -> Result<(Sum, u64), Stop> {
-    let mut end = fs.header_blocks();
+    let mut end = u64::from(fs.header_blocks()?);
     let (root, levels) = (agf.bno_root.get(), agf.bno_levels.get());
     walk(fs, volume, &BNO, (group, root, levels), at, &mut |start, count, site| {
-        if start < end {
+        if u64::from(start) < end {
             return Err(damaged("free extents overlap, or are out of order", site));
         }
         free.push(fs.bytes(group, start, count, &|| site)?);
-        end = start.saturating_add(count); // inside the group, by `bytes`
+        end = add(start.into(), count.into(), "a free extent")?;
         Ok(())
     })
 }

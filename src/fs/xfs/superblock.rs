@@ -20,7 +20,7 @@ use super::features::{
 };
 use super::{damaged, site};
 use crate::checksum::{crc32c, crc32c_append};
-use crate::error::Site;
+use crate::error::{Error, Site};
 use crate::fs::Stop;
 use crate::io::{ReadAt, read_struct, read_vec};
 use crate::units::{Space, add, index, mul};
@@ -114,13 +114,15 @@ pub(super) struct Fs {
     pub(super) block_size: u64,
     pub(super) blocks: u64,
     group_blocks: u32,
+    /// The last group may be shorter than the others.
+    last_group_blocks: u64,
     pub(super) groups: u32,
     /// How many bits of a file system block number count the block in its group.
     group_log: u8,
     pub(super) sector: u64,
     pub(super) inode_size: u64,
-    /// How many inodes a block has, as a power of two.
-    pub(super) inodes_log: u8,
+    /// How many bits of an inode's number count the inode in its group: at most 32.
+    inode_bits: u32,
     pub(super) v5: bool,
     /// Whether the log may be of version 2.
     pub(super) log_v2: bool,
@@ -137,14 +139,21 @@ pub(super) struct Fs {
     pub(super) uuid: [u8; 16],
     /// The UUID that the metadata bears.
     pub(super) meta_uuid: [u8; 16],
-    /// The group of the log, and its blocks in it.
-    pub(super) log: (u32, Range<u32>),
+    pub(super) log: LogPlace,
     /// What the superblock says is free, and how many inodes there are.
     pub(super) free_blocks: u64,
     pub(super) inodes: u64,
     superblock_lsn: u64,
     /// Where the log ends: nothing on the disk can be newer.
     pub(super) head: u64,
+}
+
+/// Where the log lies: its group, its first block in it, and how many blocks it has.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LogPlace {
+    pub(super) group: u32,
+    pub(super) start: u32,
+    pub(super) count: u32,
 }
 
 impl Fs {
@@ -191,24 +200,22 @@ impl Fs {
         }
         let group_blocks = raw.agblocks.get();
         let (groups, blocks) = (raw.agcount.get(), raw.dblocks.get());
-        let full = mul(u64::from(groups.saturating_sub(1)), group_blocks.into(), "the allocation groups")?;
-        // Saturates for no group at all only, which is refused here.
-        let last = blocks.checked_sub(full);
-        if groups == 0
-            || group_blocks < MIN_GROUP_BLOCKS
-            || last.is_none_or(|last| last < MIN_GROUP_BLOCKS.into() || last > group_blocks.into())
-            || group_blocks.checked_next_power_of_two().map(u32::trailing_zeros) != Some(raw.agblklog.into())
-            || raw.agblklog.checked_add(raw.inopblog).is_none_or(|bits| bits > 32)
-        {
+        // All groups but the last one are full. There is no last one if there is none at all.
+        let full = groups.checked_sub(1).and_then(|full| u64::from(full).checked_mul(group_blocks.into()));
+        let last = full.and_then(|full| blocks.checked_sub(full));
+        let last = last.filter(|last| (MIN_GROUP_BLOCKS.into()..=group_blocks.into()).contains(last));
+        let inode_bits = raw.agblklog.checked_add(raw.inopblog).filter(|&bits| bits <= 32);
+        let group_log = group_blocks.checked_next_power_of_two().map(u32::trailing_zeros);
+        let (Some(last_group_blocks), Some(inode_bits), true) =
+            (last, inode_bits, group_log == Some(raw.agblklog.into()))
+        else {
             return Err(damaged("its allocation groups do not fit its size", SUPERBLOCK));
-        }
-        if mul(blocks, block_size, "the volume")? > volume.size() {
+        };
+        let size = mul(blocks, block_size, "the volume")?;
+        if size > volume.size() {
             return Err(damaged("it is larger than its partition", SUPERBLOCK));
         }
-        if mul(raw.icount.get(), inode_size, "the inodes")
-            .ok()
-            .is_none_or(|bytes| bytes > blocks.saturating_mul(block_size))
-        {
+        if raw.icount.get().checked_mul(inode_size).is_none_or(|inodes| inodes > size) {
             return Err(damaged("it has more inodes than fit it", SUPERBLOCK));
         }
         let directory_block = block_size.checked_shl(raw.dirblklog.into()).unwrap_or(0);
@@ -219,11 +226,12 @@ impl Fs {
             block_size,
             blocks,
             group_blocks,
+            last_group_blocks,
             groups,
             group_log: raw.agblklog,
             sector,
             inode_size,
-            inodes_log: raw.inopblog,
+            inode_bits: inode_bits.into(),
             v5,
             log_v2: v5 || version & V4_LOG_V2 != 0,
             lazy_count: v5 || raw.features2() & V4_LAZY_COUNT != 0,
@@ -243,15 +251,15 @@ impl Fs {
             } else {
                 raw.uuid
             },
-            log: (0, 0..0),
+            log: LogPlace { group: 0, start: 0, count: 0 },
             free_blocks: raw.fdblocks.get(),
             inodes: raw.icount.get(),
             superblock_lsn: if v5 { raw.lsn.get() } else { 0 },
             head: 0,
         };
         let (group, start) = fs.split(raw.logstart.get());
-        fs.bytes(group, start, raw.logblocks.get(), &|| SUPERBLOCK)?;
-        fs.log = (group, start..start.saturating_add(raw.logblocks.get()));
+        fs.log = LogPlace { group, start, count: raw.logblocks.get() };
+        fs.bytes(group, start, fs.log.count, &|| SUPERBLOCK)?;
         Ok(fs)
     }
 
@@ -271,11 +279,13 @@ impl Fs {
         Err(damaged("this structure is newer than the end of the log", at))
     }
 
-    /// How many blocks a group has.
+    /// How many blocks a group has; none if there is no such group.
     pub(super) fn group_len(&self, group: u32) -> u64 {
-        // Cannot saturate: `parse` has found all groups to lie inside `blocks`.
-        let before = u64::from(group).saturating_mul(self.group_blocks.into());
-        self.blocks.saturating_sub(before).min(self.group_blocks.into())
+        match self.groups.checked_sub(group) {
+            None | Some(0) => 0,
+            Some(1) => self.last_group_blocks,
+            Some(_) => self.group_blocks.into(),
+        }
     }
 
     /// The group and the block in it of a file system block number.
@@ -288,16 +298,14 @@ impl Fs {
     }
 
     /// The number of an inode of a group.
-    pub(super) fn inode_number(&self, group: u32, inode: u32) -> u64 {
-        let shift = u32::from(self.group_log).saturating_add(self.inodes_log.into());
-        u64::from(group).checked_shl(shift).unwrap_or(0) | u64::from(inode)
+    pub(super) fn inode_number(&self, group: u32, inode: u64) -> u64 {
+        u64::from(group) << self.inode_bits | inode
     }
 
     /// The bytes of an inode; none if its number is that of no place.
     pub(super) fn inode_bytes(&self, number: u64) -> Option<Range<u64>> {
-        let shift = u32::from(self.group_log).checked_add(self.inodes_log.into())?;
-        let group = u32::try_from(number.checked_shr(shift)?).ok().filter(|&group| group < self.groups)?;
-        let in_group = number & 1u64.checked_shl(shift)?.checked_sub(1)?;
+        let group = u32::try_from(number >> self.inode_bits).ok().filter(|&group| group < self.groups)?;
+        let in_group = number & (1u64 << self.inode_bits).checked_sub(1)?;
         let start = in_group.checked_mul(self.inode_size)?;
         let end = start.checked_add(self.inode_size)?;
         let len = self.group_len(group).checked_mul(self.block_size)?;
@@ -330,9 +338,10 @@ impl Fs {
     }
 
     /// How many blocks the four header sectors of a group take.
-    pub(super) fn header_blocks(&self) -> u32 {
-        let bytes = self.sector.saturating_mul(4); // at most 128 KiB
-        u32::try_from(bytes.div_ceil(self.block_size)).unwrap_or(u32::MAX)
+    pub(super) fn header_blocks(&self) -> Result<u32, Stop> {
+        let bytes = mul(self.sector, 4, "the headers of a group")?;
+        let blocks = u32::try_from(bytes.div_ceil(self.block_size));
+        Ok(blocks.map_err(|_| Error::internal("the headers of a group are longer than a group"))?)
     }
 }
 

@@ -17,6 +17,7 @@
 //! B+tree".
 
 use std::cell::Cell;
+use std::ops::Range;
 
 use zerocopy::byteorder::{BE, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
@@ -30,12 +31,12 @@ use super::{damaged, site};
 use crate::error::{Result as Outcome, Site};
 use crate::fs::{Owner, OwnerWalk, Stop, Witness};
 use crate::io::{Cached, ReadAt, read_vec};
-use crate::units::{Progress, add, index, len64, mul};
+use crate::units::{Progress, add, index, len64, length, mul};
 
 /// Inodes of one chunk.
 const CHUNK: u32 = 64;
 /// How many inodes one bit of the mask of holes stands for.
-const PER_HOLE: u32 = 4;
+const PER_HOLE: usize = 4;
 /// In a reference count, the bit of `startblock` that says "a copy in the making", not "shared".
 const COW: u32 = 1 << 31;
 /// The part of `rm_offset` that is an offset.
@@ -80,9 +81,9 @@ struct RefcountRecord {
 #[derive(Debug)]
 pub(super) struct Walk {
     fs: Fs,
-    /// The group that is walked, and how many were begun.
+    /// The group that is walked, and those that follow.
     group: u32,
-    begun: u32,
+    groups: Range<u32>,
     /// What its headers say: inodes, free ones, blocks of reverse mappings.
     says: Counts,
     found: Counts,
@@ -91,8 +92,8 @@ pub(super) struct Walk {
     tree: Option<Tree>,
     /// The last key of that tree.
     last: (u64, u64, u64),
-    /// A leaf of inode chunks, and the next of its records.
-    leaf: Option<(Leaf, usize)>,
+    /// A leaf of inode chunks, and which of its records are still to be walked.
+    leaf: Option<(Leaf, Range<usize>)>,
     chunk: Option<Chunk>,
     file: Option<File>,
     /// Inodes in all groups so far, and blocks of the trees of extents of all of them.
@@ -115,15 +116,17 @@ struct Chunk {
     start: u64,
     present: u64,
     free: u64,
-    next: u32,
+    /// Which of them are still to be looked at.
+    left: Range<u32>,
 }
 
 /// An inode in the middle of its walk.
 #[derive(Debug)]
 struct File {
     inode: Inode,
-    /// Which fork is walked, how many extents of it were seen, and where in the file the last one ended.
-    fork: usize,
+    /// The forks that are left; the first of them is walked.
+    forks: Range<usize>,
+    /// How many of its extents were seen, and where in the file the last one ended.
     extents: u64,
     end: u64,
     /// Blocks seen in both forks.
@@ -134,10 +137,11 @@ struct File {
 
 impl Walk {
     pub(super) fn new(fs: Fs) -> Self {
+        let groups = 0..fs.groups;
         Self {
             fs,
             group: 0,
-            begun: 0,
+            groups,
             says: Counts::default(),
             found: Counts::default(),
             trees: Vec::new(),
@@ -161,10 +165,11 @@ impl Walk {
             if self.walk_chunk(&mut chunk, volume, witness)? {
                 self.chunk = Some(chunk);
             }
-        } else if let Some((leaf, next)) = self.leaf.take() {
-            if let Some(record) = leaf.records::<InodeRecord>()?.get(next) {
+        } else if let Some((leaf, mut left)) = self.leaf.take() {
+            let records = leaf.records::<InodeRecord>()?;
+            if let Some(record) = left.next().and_then(|next| records.get(next)) {
                 self.chunk = Some(self.start_chunk(record, leaf.site, witness)?);
-                self.leaf = Some((leaf, next.saturating_add(1))); // at most the number of records
+                self.leaf = Some((leaf, left));
             }
         } else if let Some(mut tree) = self.tree.take() {
             if self.walk_tree(&mut tree, volume, witness)? {
@@ -197,9 +202,8 @@ impl Walk {
             return Err(damaged(&what, site("XFS AGI", self.fs.header_at(self.group, 2)?)));
         }
         self.inodes = add(self.inodes, self.found.inodes, "the inodes")?;
-        self.group = self.begun;
-        if self.group < self.fs.groups {
-            self.begun = self.group.saturating_add(1); // at most the number of groups
+        if let Some(group) = self.groups.next() {
+            self.group = group;
             return self.begin_group(volume, witness).map(|()| true);
         }
         if self.inodes != self.fs.inodes {
@@ -237,10 +241,9 @@ impl Walk {
         let mut owns = |start, count, what: &str, at: Site| {
             witness.owns(fs.bytes(group, start, count, &|| at)?, || structure(what, group, at))
         };
-        owns(0, fs.header_blocks(), "the headers", at)?;
-        let (log_group, log) = &fs.log;
-        if *log_group == group {
-            owns(log.start, log.end.saturating_sub(log.start), "the log", SUPERBLOCK)?;
+        owns(0, fs.header_blocks()?, "the headers", at)?;
+        if fs.log.group == group {
+            owns(fs.log.start, fs.log.count, "the log", SUPERBLOCK)?;
         }
         for block in agf.free_list(fs, volume, group)? {
             owns(block, 1, "the free list", at)?;
@@ -282,11 +285,13 @@ impl Walk {
                 self.also_owned(witness, block, count, leaf.site, &|| name.into())?;
             }
         } else if *kind == INO || *kind == FINO {
-            for record in leaf.records::<InodeRecord>()? {
+            let records = leaf.records::<InodeRecord>()?;
+            for record in records {
                 self.in_order((record.first.get().into(), 0, 0), leaf.site)?;
             }
             if *kind == INO {
-                self.leaf = Some((leaf, 0));
+                let left = 0..records.len();
+                self.leaf = Some((leaf, left));
             }
         } else {
             for record in leaf.records::<FreeRecord>()? {
@@ -340,14 +345,13 @@ impl Walk {
         let inode_at = |inode: u64| -> Outcome<u64> {
             add(start, mul(inode, self.fs.inode_size, "an inode")?, "an inode")
         };
-        for four in 0..CHUNK / PER_HOLE {
-            if holes >> four & 1 != 0 {
+        for (hole, from) in (0..CHUNK).step_by(PER_HOLE).enumerate() {
+            if holes >> hole & 1 != 0 {
                 continue;
             }
-            let from = four.saturating_mul(PER_HOLE); // below 64
             present |= 0xF << from;
             let inode = add(first.into(), from.into(), "an inode")?;
-            let range = inode_at(inode)?..inode_at(add(inode, PER_HOLE.into(), "an inode")?)?;
+            let range = inode_at(inode)?..inode_at(add(inode, len64(PER_HOLE), "an inode")?)?;
             if range.end > end {
                 return Err(damaged("an inode chunk does not lie in its group", at));
             }
@@ -360,7 +364,7 @@ impl Walk {
         }
         self.found.inodes = add(self.found.inodes, present.count_ones().into(), "the inodes")?;
         self.found.free = add(self.found.free, free_count, "the inodes")?;
-        Ok(Chunk { first, start: inode_at(first.into())?, present, free, next: 0 })
+        Ok(Chunk { first, start: inode_at(first.into())?, present, free, left: 0..CHUNK })
     }
 
     /// Looks at the next inode of a chunk. False at the end.
@@ -370,11 +374,7 @@ impl Walk {
         volume: &dyn ReadAt,
         witness: &mut Witness<'_>,
     ) -> Result<bool, Stop> {
-        let at = chunk.next;
-        if at >= CHUNK {
-            return Ok(false);
-        }
-        chunk.next = at.saturating_add(1); // at most 64
+        let Some(at) = chunk.left.next() else { return Ok(false) };
         let is = |mask: u64| mask >> at & 1 != 0;
         if !is(chunk.present) {
             return Ok(true);
@@ -386,14 +386,13 @@ impl Walk {
         if is(chunk.free) && !looks_used(&self.fs, &bytes) {
             return Ok(true);
         }
-        // The chunk lies in its group, whose inodes have numbers of 32 bits.
-        let number = self.fs.inode_number(self.group, chunk.first.saturating_add(at));
+        let number = self.fs.inode_number(self.group, add(chunk.first.into(), at.into(), "an inode")?);
         let inode = Inode::parse(&self.fs, &bytes, number, site("XFS inode", offset))?;
         let directory = inode.is_directory.then(|| Directory::new(number, inode.site));
         if let (Some(directory), Some(names)) = (&directory, &inode.inline) {
             directory.read_inline(&self.fs, names, witness)?;
         }
-        self.file = Some(File { inode, fork: 0, extents: 0, end: 0, blocks: 0, directory });
+        self.file = Some(File { inode, forks: 0..2, extents: 0, end: 0, blocks: 0, directory });
         Ok(true)
     }
 
@@ -411,7 +410,7 @@ impl Walk {
         {
             return Ok(true);
         }
-        let Some((fork, says)) = file.inode.forks.get_mut(file.fork) else {
+        let Some((fork, says)) = file.inode.forks.get_mut(file.forks.start) else {
             if file.blocks == file.inode.blocks {
                 return Ok(false);
             }
@@ -433,8 +432,7 @@ impl Walk {
             Fork::Extents(tree) => {
                 let before = tree.blocks;
                 let leaf = tree.next_leaf(fs, volume, &mut |range, at| witness.owns(range, owner(at)))?;
-                // A count of blocks that were each read: a sum of them cannot overflow.
-                let blocks = tree.blocks.saturating_sub(before);
+                let blocks = length(&(before..tree.blocks));
                 file.blocks = add(file.blocks, blocks, "the blocks of an inode")?;
                 self.extent_blocks = add(self.extent_blocks, blocks, "the blocks of inodes")?;
                 if self.extent_blocks > fs.blocks {
@@ -454,10 +452,10 @@ impl Walk {
                 let what = format!("inode {number} has {} extents and says that it has {says}", file.extents);
                 return Err(damaged(&what, at));
             }
-            if let Some(directory) = file.directory.take_if(|_| file.fork == 1) {
+            if let Some(directory) = file.directory.take_if(|_| file.forks.start == 1) {
                 directory.end()?;
             }
-            file.fork = file.fork.saturating_add(1); // at most 2
+            file.forks.next();
             (file.extents, file.end) = (0, 0);
         }
         Ok(true)
@@ -482,7 +480,7 @@ impl File {
             let (group, start) = fs.split(block);
             let range = fs.bytes(group, start, count, &|| at)?;
             witness.owns(range.clone(), || Owner { name: format!("inode {number}"), site: Some(at) })?;
-            if let Some(directory) = self.directory.as_mut().filter(|_| self.fork == 0) {
+            if let Some(directory) = self.directory.as_mut().filter(|_| self.forks.start == 0) {
                 directory.add(fs, offset, range);
             }
             self.end = add(offset, count.into(), "an extent")?;
