@@ -12,8 +12,8 @@ use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use super::superblock::{Fs, crc_fits};
 use super::{damaged, site};
-use crate::error::Error;
-use crate::fs::Stop;
+use crate::error::{Error, Site};
+use crate::fs::{Owner, Stop};
 use crate::io::{ReadAt, read_vec};
 use crate::units::index;
 
@@ -147,6 +147,11 @@ impl Agi {
         check_length(fs, group, agi.version.get(), agi.length.get(), "XFS AGI", at)?;
         Ok(agi)
     }
+}
+
+/// A part of a group as an owner.
+pub(super) fn part_of_group(what: &str, group: u32, at: Site) -> Owner {
+    Owner { name: format!("{what} of allocation group {group}"), site: Some(at) }
 }
 
 fn sector(fs: &Fs, volume: &dyn ReadAt, group: u32, number: u64) -> Result<(Vec<u8>, u64), Stop> {

@@ -11,8 +11,10 @@
 //! Source: XFS Algorithms & Data Structures (third edition); the kernel's `xfs_format.h`.
 
 mod btree;
+mod chunk;
 mod directory;
 mod features;
+mod file;
 mod group;
 mod inode;
 mod log;

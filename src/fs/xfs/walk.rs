@@ -13,30 +13,28 @@
 //!
 //! Nothing is kept of an inode; a tree keeps one list of pointers a level.
 //!
+//! Chunks and inodes have files of their own; here are the groups and their trees.
+//!
 //! Source: XFS Algorithms & Data Structures, "AG Inode Management", "Reverse-Mapping B+tree", "Reference Count
 //! B+tree".
 
 use std::cell::Cell;
 use std::ops::Range;
 
-use zerocopy::byteorder::{BE, U16, U32, U64};
+use zerocopy::byteorder::{BE, U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use super::btree::{BNO, CNT, FINO, INO, Kind, Leaf, REFC, RMAP, Tree};
-use super::directory::Directory;
-use super::group::{Agf, Agi};
-use super::inode::{Fork, Inode, RawExtent, looks_used};
+use super::chunk::{Chunk, InodeRecord};
+use super::file::File;
+use super::group::{Agf, Agi, part_of_group};
 use super::superblock::{Fs, SUPERBLOCK};
 use super::{damaged, site};
 use crate::error::{Result as Outcome, Site};
 use crate::fs::{Owner, OwnerWalk, Stop, Witness};
-use crate::io::{Cached, ReadAt, read_vec};
-use crate::units::{Progress, add, index, len64, length, mul};
+use crate::io::{Cached, ReadAt};
+use crate::units::{Progress, add, len64, mul};
 
-/// Inodes of one chunk.
-const CHUNK: u32 = 64;
-/// How many inodes one bit of the mask of holes stands for.
-const PER_HOLE: usize = 4;
 /// In a reference count, the bit of `startblock` that says "a copy in the making", not "shared".
 const COW: u32 = 1 << 31;
 /// The part of `rm_offset` that is an offset.
@@ -47,17 +45,6 @@ const OFFSET: u64 = (1 << 54) - 1;
 struct FreeRecord {
     start: U32<BE>,
     count: U32<BE>,
-}
-
-#[derive(FromBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-struct InodeRecord {
-    first: U32<BE>,
-    /// Without holes, these four bytes are one number: how many inodes are free.
-    holes: U16<BE>,
-    count: u8,
-    free_count: u8,
-    free: U64<BE>,
 }
 
 #[derive(FromBytes, KnownLayout, Immutable, Unaligned)]
@@ -108,33 +95,6 @@ struct Counts {
     rmap_blocks: u64,
 }
 
-/// A chunk of inodes in the middle of its walk.
-#[derive(Debug)]
-struct Chunk {
-    /// The number of the first inode in the group, and its place on the volume.
-    first: u32,
-    start: u64,
-    present: u64,
-    free: u64,
-    /// Which of them are still to be looked at.
-    left: Range<u32>,
-}
-
-/// An inode in the middle of its walk.
-#[derive(Debug)]
-struct File {
-    inode: Inode,
-    /// The forks that are left; the first of them is walked.
-    forks: Range<usize>,
-    /// How many of its extents were seen, and where in the file the last one ended.
-    extents: u64,
-    end: u64,
-    /// Blocks seen in both forks.
-    blocks: u64,
-    /// What is still to be read of a directory.
-    directory: Option<Directory>,
-}
-
 impl Walk {
     pub(super) fn new(fs: Fs) -> Self {
         let groups = 0..fs.groups;
@@ -158,17 +118,22 @@ impl Walk {
     /// Does the next piece of work. False if there is none left.
     fn advance(&mut self, volume: &dyn ReadAt, witness: &mut Witness<'_>) -> Result<bool, Stop> {
         if let Some(mut file) = self.file.take() {
-            if self.walk_file(&mut file, volume, witness)? {
+            if file.step(&self.fs, volume, witness, &mut self.extent_blocks)? {
                 self.file = Some(file);
             }
         } else if let Some(mut chunk) = self.chunk.take() {
-            if self.walk_chunk(&mut chunk, volume, witness)? {
+            if let Some(place) = chunk.next_place() {
+                self.file = chunk.read(place, &self.fs, volume, witness)?;
                 self.chunk = Some(chunk);
             }
         } else if let Some((leaf, mut left)) = self.leaf.take() {
             let records = leaf.records::<InodeRecord>()?;
             if let Some(record) = left.next().and_then(|next| records.get(next)) {
-                self.chunk = Some(self.start_chunk(record, leaf.site, witness)?);
+                let chunk = Chunk::begin(record, &self.fs, self.group, leaf.site, witness)?;
+                let (inodes, free) = chunk.counts();
+                self.found.inodes = add(self.found.inodes, inodes.into(), "the inodes")?;
+                self.found.free = add(self.found.free, free.into(), "the inodes")?;
+                self.chunk = Some(chunk);
                 self.leaf = Some((leaf, left));
             }
         } else if let Some(mut tree) = self.tree.take() {
@@ -239,7 +204,7 @@ impl Walk {
         self.found = Counts::default();
 
         let mut owns = |start, count, what: &str, at: Site| {
-            witness.owns(fs.bytes(group, start, count, &|| at)?, || structure(what, group, at))
+            witness.owns(fs.bytes(group, start, count, &|| at)?, || part_of_group(what, group, at))
         };
         owns(0, fs.header_blocks()?, "the headers", at)?;
         if fs.log.group == group {
@@ -260,7 +225,7 @@ impl Walk {
     ) -> Result<bool, Stop> {
         let (kind, group) = (tree.kind, self.group);
         let leaf = tree.next_leaf(&self.fs, volume, &mut |range, at| {
-            witness.owns(range, || structure(kind.structure, group, at))
+            witness.owns(range, || part_of_group(kind.structure, group, at))
         })?;
         let Some(leaf) = leaf else {
             if *kind == RMAP {
@@ -329,171 +294,6 @@ impl Walk {
         }
         Ok(())
     }
-
-    fn start_chunk(
-        &mut self,
-        record: &InodeRecord,
-        at: Site,
-        witness: &mut Witness<'_>,
-    ) -> Result<Chunk, Stop> {
-        let (first, free) = (record.first.get(), record.free.get());
-        let holes = if self.fs.sparse_inodes { record.holes.get() } else { 0 };
-        let free_count = u64::from(record.free_count);
-        let mut present = 0u64;
-        let start = self.fs.header_at(self.group, 0)?;
-        let end = add(start, mul(self.fs.group_len(self.group), self.fs.block_size, "a group")?, "a group")?;
-        let inode_at = |inode: u64| -> Outcome<u64> {
-            add(start, mul(inode, self.fs.inode_size, "an inode")?, "an inode")
-        };
-        for (hole, from) in (0..CHUNK).step_by(PER_HOLE).enumerate() {
-            if holes >> hole & 1 != 0 {
-                continue;
-            }
-            present |= 0xF << from;
-            let inode = add(first.into(), from.into(), "an inode")?;
-            let range = inode_at(inode)?..inode_at(add(inode, len64(PER_HOLE), "an inode")?)?;
-            if range.end > end {
-                return Err(damaged("an inode chunk does not lie in its group", at));
-            }
-            witness.owns(range, || structure("inodes", self.group, at))?;
-        }
-        let free = free & present;
-        let has_count = !self.fs.sparse_inodes || u32::from(record.count) == present.count_ones();
-        if u64::from(free.count_ones()) != free_count || !has_count {
-            return Err(damaged("an inode chunk has another number of (free) inodes than it says", at));
-        }
-        self.found.inodes = add(self.found.inodes, present.count_ones().into(), "the inodes")?;
-        self.found.free = add(self.found.free, free_count, "the inodes")?;
-        Ok(Chunk { first, start: inode_at(first.into())?, present, free, left: 0..CHUNK })
-    }
-
-    /// Looks at the next inode of a chunk. False at the end.
-    fn walk_chunk(
-        &mut self,
-        chunk: &mut Chunk,
-        volume: &dyn ReadAt,
-        witness: &mut Witness<'_>,
-    ) -> Result<bool, Stop> {
-        let Some(at) = chunk.left.next() else { return Ok(false) };
-        let is = |mask: u64| mask >> at & 1 != 0;
-        if !is(chunk.present) {
-            return Ok(true);
-        }
-        witness.looked_at(1)?;
-        let offset = mul(at.into(), self.fs.inode_size, "an inode")?;
-        let offset = add(chunk.start, offset, "an inode")?;
-        let bytes = read_vec(volume, offset, index(self.fs.inode_size, "an inode")?)?;
-        if is(chunk.free) && !looks_used(&self.fs, &bytes) {
-            return Ok(true);
-        }
-        let number = self.fs.inode_number(self.group, add(chunk.first.into(), at.into(), "an inode")?);
-        let inode = Inode::parse(&self.fs, &bytes, number, site("XFS inode", offset))?;
-        let directory = inode.is_directory.then(|| Directory::new(number, inode.site));
-        if let (Some(directory), Some(names)) = (&directory, &inode.inline) {
-            directory.read_inline(&self.fs, names, witness)?;
-        }
-        self.file = Some(File { inode, forks: 0..2, extents: 0, end: 0, blocks: 0, directory });
-        Ok(true)
-    }
-
-    /// Hears of the next extents of an inode. False at the end.
-    fn walk_file(
-        &mut self,
-        file: &mut File,
-        volume: &dyn ReadAt,
-        witness: &mut Witness<'_>,
-    ) -> Result<bool, Stop> {
-        let fs = &self.fs;
-        let (number, at) = (file.inode.number, file.inode.site);
-        if let Some(directory) = &mut file.directory
-            && directory.step(fs, volume, witness)?
-        {
-            return Ok(true);
-        }
-        let Some((fork, says)) = file.inode.forks.get_mut(file.forks.start) else {
-            if file.blocks == file.inode.blocks {
-                return Ok(false);
-            }
-            let (found, says) = (file.blocks, file.inode.blocks);
-            let what = format!("inode {number} has {found} blocks and says that it has {says}");
-            return Err(damaged(&what, at));
-        };
-        let says = *says;
-        let owner = |at| move || Owner { name: format!("inode {number}"), site: Some(at) };
-        let done = match fork {
-            Fork::Empty => true,
-            Fork::List(bytes) => {
-                let bytes = std::mem::take(bytes);
-                let list = <[RawExtent]>::ref_from_bytes(&bytes)
-                    .map_err(|_| crate::Error::internal("a list of extents has another length"))?;
-                file.hear(fs, list, at, witness)?;
-                true
-            }
-            Fork::Extents(tree) => {
-                let before = tree.blocks;
-                let leaf = tree.next_leaf(fs, volume, &mut |range, at| witness.owns(range, owner(at)))?;
-                let blocks = length(&(before..tree.blocks));
-                file.blocks = add(file.blocks, blocks, "the blocks of an inode")?;
-                self.extent_blocks = add(self.extent_blocks, blocks, "the blocks of inodes")?;
-                if self.extent_blocks > fs.blocks {
-                    return Err(damaged("trees of extents have more blocks than there are", at));
-                }
-                match leaf {
-                    Some(leaf) => {
-                        file.hear(fs, leaf.records::<RawExtent>()?, leaf.site, witness)?;
-                        false
-                    }
-                    None => true,
-                }
-            }
-        };
-        if done {
-            if file.extents != says {
-                let what = format!("inode {number} has {} extents and says that it has {says}", file.extents);
-                return Err(damaged(&what, at));
-            }
-            if let Some(directory) = file.directory.take_if(|_| file.forks.start == 1) {
-                directory.end()?;
-            }
-            file.forks.next();
-            (file.extents, file.end) = (0, 0);
-        }
-        Ok(true)
-    }
-}
-
-impl File {
-    /// Hears of some extents of the fork that is walked.
-    fn hear(
-        &mut self,
-        fs: &Fs,
-        extents: &[RawExtent],
-        at: Site,
-        witness: &mut Witness<'_>,
-    ) -> Result<(), Stop> {
-        let number = self.inode.number;
-        for extent in extents {
-            let (offset, block, count) = extent.decode();
-            if offset < self.end {
-                return Err(damaged(&format!("the extents of inode {number} are out of order"), at));
-            }
-            let (group, start) = fs.split(block);
-            let range = fs.bytes(group, start, count, &|| at)?;
-            witness.owns(range.clone(), || Owner { name: format!("inode {number}"), site: Some(at) })?;
-            if let Some(directory) = self.directory.as_mut().filter(|_| self.forks.start == 0) {
-                directory.add(fs, offset, range);
-            }
-            self.end = add(offset, count.into(), "an extent")?;
-            self.blocks = add(self.blocks, count.into(), "the blocks of an inode")?;
-        }
-        self.extents = add(self.extents, len64(extents.len()), "the extents of an inode")?;
-        Ok(())
-    }
-}
-
-/// A structure of a group as an owner.
-fn structure(what: &str, group: u32, at: Site) -> Owner {
-    Owner { name: format!("{what} of allocation group {group}"), site: Some(at) }
 }
 
 /// An owner as reverse mappings name it.
