@@ -11,7 +11,7 @@ use super::options::{BlockSizeChoice, Mode, Options};
 use super::parts::PartKind;
 use super::plan::Plan;
 use super::testing::disk_of;
-use super::{Estimate, estimate};
+use super::{Estimate, Run, estimate};
 use crate::Result;
 use crate::extents::Extents;
 use crate::fs::{Decline, DeclineReason, FreeMap, Mapping, Request};
@@ -205,4 +205,19 @@ fn options_are_read_as_they_are_written() {
     let format =
         |name: &'static str| Format::deserialize(IntoDeserializer::<ValueError>::into_deserializer(name));
     assert!(format("vhdx").is_ok_and(|format| format == Format::Vhdx) && format("vmdk").is_err());
+}
+
+/// Blocks that are marked as zero are settled before the scan begins, and kept findings say so.
+#[test]
+fn findings_of_an_image_with_zero_blocks_are_believed() {
+    let mut image = TestImage::dynamic();
+    image.bat(0, 4 << 20 | 6);
+    image.put(4 << 20, &[7; 1 << 20]);
+    image.bat(1, 2);
+    let analysis = || Rc::new(Analysis::made_up(image.disk(), vec![0], Vec::new()));
+    let begun = Run::new(&analysis(), Options::default()).unwrap();
+    let kept = begun.save_findings("disk").unwrap().unwrap();
+    let mut resumed = Run::new(&analysis(), Options::default()).unwrap();
+    assert!(resumed.resume_findings("disk", &kept).unwrap());
+    assert!(!resumed.resume_findings("another disk", &kept).unwrap());
 }

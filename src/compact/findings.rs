@@ -112,7 +112,9 @@ pub fn resume(plan: &Rc<Plan>, fingerprint: &[u8; DIGEST], bytes: &[u8]) -> Resu
 fn agrees(scan: &Scan, plan: &Plan) -> bool {
     let mut block = scan.out().first_known(0..plan.target.blocks);
     while let Some(at) = block {
-        if at >= scan.settled_up_to() || plan.decision(at) == Decision::Absent {
+        // What nothing is stored of is marked from the first step on.
+        let is_due = at < scan.settled_up_to() || plan.decision(at) == Decision::Void;
+        if !is_due || plan.decision(at) == Decision::Absent {
             return false;
         }
         block = at.checked_add(1).and_then(|next| scan.out().first_known(next..plan.target.blocks));

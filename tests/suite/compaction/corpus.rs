@@ -99,7 +99,7 @@ const VOLUMES: &[(&str, Option<FileSystem>, bool)] = &[
     ("dfir-fat32_loop.raw", None, true),
     ("exfatprogs-bad_bitmap.img", None, false),
     ("dfvfs-bdetogo-trimmed.raw", None, false),
-    ("dfvfs-lvm.raw", None, false),
+    ("dfvfs-lvm.raw", None, true),
     ("btrfsprogs-025-zstd-compression.raw", None, false),
     ("dissect-xfs.bin", None, true),
     ("dissect-vol-gpt_4k.bin", None, false),

@@ -102,7 +102,10 @@ fn shadow_copies_read_the_same_unless_they_are_given_up() {
         (true, greedy()),
     ] {
         let (outcome, _) = compact(&source, &[], &output, options).unwrap();
-        assert_eq!(outcome.reads_changed, options.scrub && options.mode != Mode::Zero);
+        // What the stores list is kept, so there may be nothing left to scrub unless they are given up.
+        let may_change = options.scrub && options.mode != Mode::Zero;
+        assert!(may_change || !outcome.reads_changed, "{options:?}");
+        assert!(outcome.reads_changed || !ignored, "{options:?}");
         structure(&output);
         let after = shadows.snapshots(&raw_of(&output, dir));
         assert_eq!(after == before, !ignored, "{options:?}");
