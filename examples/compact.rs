@@ -1,15 +1,19 @@
 //! Compacts an image natively: `cargo run --release --example compact -- SOURCE OUTPUT [PARENT …]`.
 //!
 //! The command of this project runs the same engine as WebAssembly; this is for those who use it from Rust.
-#![cfg(not(target_family = "wasm"))]
 
-use std::fs::File;
-use std::rc::Rc;
+/// In WebAssembly there are no paths; the page and the command show how it is driven there.
+#[cfg(target_family = "wasm")]
+fn main() {}
 
-use vhd_compactor::compact::{Analysis, Evidence, Fresh, Input, Options, Run};
-use vhd_compactor::io::{NativeFile, ReadAt};
-
+#[cfg(not(target_family = "wasm"))]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    use std::fs::File;
+    use std::rc::Rc;
+
+    use vhd_compactor::compact::{Analysis, Evidence, Fresh, Input, Options, Run};
+    use vhd_compactor::io::{NativeFile, ReadAt};
+
     let mut paths = std::env::args().skip(1);
     let (Some(source), Some(output)) = (paths.next(), paths.next()) else {
         return Err("SOURCE OUTPUT [PARENT …]".into());
