@@ -126,6 +126,15 @@ export const PRODUCTS = [
       {
         say: 'In the machine’s settings choose the hard drive, Browse, and pick the new image: that also gives the machine access to it.',
       },
+      // Microsoft Learn, resilient change tracking: both files belong to the image that they stand beside.
+      {
+        say: 'Do not keep `.rct` and `.mrt` files of the old image beside the new one: they note changes for backups, and the next backup is then a full one.',
+      },
+      // Microsoft Learn, Set-VHD.
+      {
+        say: 'A checkpoint that was moved finds its parent again by:',
+        command: 'Set-VHD -Path CHILD.avhdx -ParentPath PARENT.vhdx',
+      },
       { say: 'Start it.' },
       LAST,
     ],
