@@ -84,7 +84,15 @@ fn shadow_copies_read_the_same_unless_they_are_given_up() {
     let file = File::options().read(true).write(true).open(&volume).unwrap();
     let (place, mut bits) = (53847 * 512, vec![0; 20480]);
     file.read_exact_at(&mut bits, place).unwrap();
-    for (offset, len) in shadows.extend(&volume) {
+    // The boot sector tells the first cluster of $MFT; it lies there in one piece, in records of 1 KiB.
+    let mut mft = [0; 8];
+    file.read_exact_at(&mut mft, 0x30).unwrap();
+    let mft = u64::from_le_bytes(mft) * 512;
+    for (offset, len, record) in shadows.extend(&volume) {
+        let flags = mft + record * 1024 + 0x16;
+        let mut in_use = [0];
+        file.read_exact_at(&mut in_use, flags).unwrap();
+        file.write_all_at(&[in_use[0] & !1], flags).unwrap();
         file.write_all_at(&noise(len, 7), offset).unwrap();
         for cluster in (offset / 512) as usize..((offset + len) / 512) as usize {
             bits[cluster / 8] &= !(1 << (cluster % 8));

@@ -373,7 +373,7 @@ fn snapshots_keep_the_files_that_were_deleted_since() {
     let mut bits = vec![0; 20480];
     let file = fs::OpenOptions::new().read(true).write(true).open(&volume).unwrap();
     file.read_exact_at(&mut bits, bitmap).unwrap();
-    for (offset, len) in shadows.extend(&volume) {
+    for (offset, len, _) in shadows.extend(&volume) {
         for cluster in (offset / 512) as usize..((offset + len) / 512) as usize {
             bits[cluster / 8] &= !(1 << (cluster % 8));
         }

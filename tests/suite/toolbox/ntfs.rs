@@ -140,10 +140,10 @@ impl Shadows {
     }
 
     /// Offset and length of the data of every file below `$Extend`.
-    pub fn extend(&self, volume: &Path) -> Vec<(u64, u64)> {
+    pub fn extend(&self, volume: &Path) -> Vec<(u64, u64, u64)> {
         let told = self.ask("extend", volume);
-        let pairs = told.lines().map(|line| line.split_once(' ').unwrap());
-        pairs.map(|(offset, len)| (offset.parse().unwrap(), len.parse().unwrap())).collect()
+        let numbers = |line: &str| line.split(' ').map(|word| word.parse().unwrap()).collect::<Vec<u64>>();
+        told.lines().map(|line| <[u64; 3]>::try_from(numbers(line)).unwrap().into()).collect()
     }
 
     fn ask(&self, what: &str, volume: &Path) -> String {

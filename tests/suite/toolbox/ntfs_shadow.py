@@ -3,7 +3,7 @@
   ntfs_shadow.py snapshots VOLUME   one line for each snapshot: a digest of its files, and one of every cluster
                                     that the snapshot's own $Bitmap calls used, but for the files in which the
                                     snapshots themselves are stored
-  ntfs_shadow.py extend VOLUME      "offset length" of the data of every file below $Extend
+  ntfs_shadow.py extend VOLUME      "offset length record" of the data of every file below $Extend
 """
 import hashlib
 import struct
@@ -94,7 +94,7 @@ def main():
         for name, entry in walk(volume.get_root_directory()):
             if name.startswith("/$Extend/"):
                 for offset, size in extents(entry):
-                    print(offset, size)
+                    print(offset, size, entry.get_file_reference() & 0xFFFFFFFFFFFF)
         return
     shadows = pyvshadow.volume()
     shadows.open(path)
