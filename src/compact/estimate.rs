@@ -6,7 +6,6 @@ use super::options::Mode;
 use super::parts::{Part, parts};
 use super::plan::{Counts, Decision, Plan};
 use crate::error::Result;
-use crate::extents::Extents;
 use crate::units::add;
 
 /// What a compaction would reach.
@@ -71,14 +70,7 @@ pub fn estimate(plan: &Plan) -> Result<Estimate> {
 /// # Errors
 /// None in practice.
 pub fn free_by_volume(plan: &Plan) -> Result<Vec<u64>> {
-    let mut dropped = Extents::new();
-    let mut block = plan.next_stored(0);
-    while let Some(at) = block {
-        if plan.decision(at) == Decision::Free {
-            dropped.push(plan.range(at));
-        }
-        block = plan.next_stored(add(at, 1, "a block")?);
-    }
+    let dropped = plan.decided(Decision::Free)?;
     let free_in = |findings: &VolumeFindings| -> Result<u64> {
         let mut sum = 0u64;
         for segment in findings.volume.segments.ranges() {

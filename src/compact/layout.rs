@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::plan::Plan;
-use super::scan::{Scan, Tally};
+use super::scan::{Scan, Tally, next};
 use super::target::Fresh;
 use crate::error::{Error, Result};
 use crate::extents::Extents;
@@ -160,7 +160,7 @@ impl Pieces {
                 Stage::Front(step) => match writer.front(out, &bitmaps, step)? {
                     Some(pieces) => {
                         given.extend(pieces)?;
-                        Stage::Front(next(step))
+                        Stage::Front(add(step, 1, "a step")?)
                     }
                     None => Stage::Block(out.next_stored(0)),
                 },
@@ -331,9 +331,4 @@ impl BitmapSource for SourceBitmaps<'_> {
         let at = top.blocks.get(block).payload()?;
         Some(at.get().checked_sub(len)?..at.get())
     }
-}
-
-/// The number after `n`: of a block, of a step. No format has so many that this could be the last.
-const fn next(n: u64) -> u64 {
-    n.saturating_add(1)
 }

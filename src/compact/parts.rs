@@ -18,7 +18,7 @@ use super::plan::{Decision, Plan};
 use crate::error::{Error, Result};
 use crate::extents::Extents;
 use crate::fs::{FreeMap, Mapping, Request};
-use crate::units::{add, length};
+use crate::units::length;
 
 /// What a part of the new image is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -103,14 +103,7 @@ const ORDINARY_TAIL: u64 = 1 << 20;
 /// # Errors
 /// None in practice.
 pub fn parts(plan: &Plan) -> Result<Vec<Part>> {
-    let mut kept = Extents::new();
-    let mut block = plan.next_stored(0);
-    while let Some(at) = block {
-        if plan.decision(at) == Decision::Candidate {
-            kept.push(plan.range(at));
-        }
-        block = plan.next_stored(add(at, 1, "a block")?);
-    }
+    let kept = plan.decided(Decision::Candidate)?;
     let payload = kept.total();
     let mut parts = Parts { plan, rest: kept, found: Vec::new() };
     // A volume may lie inside of another (logical volumes): the inner one comes first, and has its bytes.

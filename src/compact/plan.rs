@@ -230,6 +230,22 @@ impl Plan {
         (told && is_void).then(|| table.stretch_end(block).min(self.target.blocks))
     }
 
+    /// The parts of the disk (disk offsets) whose blocks were decided so; neighbours are one range.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub fn decided(&self, decision: Decision) -> Result<Extents> {
+        let mut ranges = Extents::new();
+        let mut block = self.next_stored(0);
+        while let Some(at) = block {
+            if self.decision(at) == decision {
+                ranges.push(self.range(at));
+            }
+            block = self.next_stored(add(at, 1, "a block")?);
+        }
+        Ok(ranges)
+    }
+
     /// The part of the disk that block `block` of the new image covers.
     #[must_use]
     pub fn range(&self, block: u64) -> Range<u64> {

@@ -359,7 +359,7 @@ pub(super) fn window_of(buffer: &mut Vec<u8>, len: u64) -> Result<&mut [u8]> {
 }
 
 /// The block after `block`. The last one that there can be is followed by itself, which no table has.
-const fn next(block: u64) -> u64 {
+pub(super) const fn next(block: u64) -> u64 {
     block.saturating_add(1)
 }
 

@@ -199,6 +199,22 @@ impl Detected {
     }
 }
 
+/// Calls `advance` until about `budget` bytes' worth of work is done; it gives what each call cost, or none at
+/// the end of the walk. True at the end.
+pub(super) fn advance_within(
+    budget: u64,
+    mut advance: impl FnMut() -> Result<Option<u64>, Stop>,
+) -> Result<bool, Stop> {
+    let mut spent = 0;
+    while spent < budget {
+        match advance()? {
+            Some(more) => spent = add(spent, more, "the work of a step")?,
+            None => return Ok(true),
+        }
+    }
+    Ok(false)
+}
+
 /// The walk of a volume that nothing owns but its own header (Linux swap).
 #[derive(Debug)]
 pub(super) struct NoOwners;

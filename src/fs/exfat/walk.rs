@@ -23,6 +23,7 @@ use super::set::{ENTRY, RawEntry, Reader, Stream};
 use super::{inconsistent, site};
 use crate::error::{Error, Result, Site};
 use crate::fs::cluster_set::ClusterSet;
+use crate::fs::witness::advance_within;
 use crate::fs::{Owner, OwnerWalk, Stop, Witness};
 use crate::io::{Cached, ReadAt, read_vec};
 use crate::units::{Progress, add, index, len64, mul};
@@ -305,14 +306,7 @@ impl OwnerWalk for Walk {
         budget: u64,
     ) -> Result<Progress, Stop> {
         let volume = Cached::new(volume);
-        let mut spent = 0;
-        let mut finished = false;
-        while spent < budget && !finished {
-            match self.advance(&volume, witness)? {
-                Some(more) => spent = add(spent, more, "the work of a step")?,
-                None => finished = true,
-            }
-        }
+        let finished = advance_within(budget, || self.advance(&volume, witness))?;
         let done = self.owned_bytes.min(self.used_bytes);
         Ok(Progress { done, total: self.used_bytes, finished })
     }

@@ -26,6 +26,7 @@ use super::table::{Entry, Scan, entry};
 use crate::error::{Error, Result, Site};
 use crate::extents::Extents;
 use crate::fs::cluster_set::ClusterSet;
+use crate::fs::witness::advance_within;
 use crate::fs::{Owner, OwnerWalk, Stop, Witness};
 use crate::io::{Cached, ReadAt, read_vec};
 use crate::units::{Progress, Space, add, index, len64, mul};
@@ -354,14 +355,7 @@ impl OwnerWalk for Walk {
         budget: u64,
     ) -> Result<Progress, Stop> {
         let volume = Cached::new(volume);
-        let mut spent = 0;
-        let mut finished = false;
-        while spent < budget && !finished {
-            match self.advance(&volume, witness)? {
-                Some(more) => spent = add(spent, more, "the work of a step")?,
-                None => finished = true,
-            }
-        }
+        let finished = advance_within(budget, || self.advance(&volume, witness))?;
         let done = self.owned_bytes.min(self.used_bytes);
         Ok(Progress { done, total: self.used_bytes, finished })
     }
