@@ -7,10 +7,8 @@ import { execFileSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { chromium } from 'playwright-core';
 import { main } from './lib/console.mjs';
 import { inRoot } from './lib/paths.mjs';
-import { serve } from './lib/server.mjs';
 import { preparePage } from './lib/setup.mjs';
 
 /** @import { Page } from 'playwright-core' */
@@ -49,6 +47,8 @@ const pictures = (disk) => [
 
 await main(async () => {
   await preparePage();
+  // Not before: both are packages that the line above installs.
+  const [{ chromium }, { serve }] = await Promise.all([import('playwright-core'), import('./lib/server.mjs')]);
   const folder = mkdtempSync(join(tmpdir(), 'vhd-compactor-gallery-'));
   const { address, server } = await serve(inRoot('dist'), 0);
   const browser = await chromium.launch({

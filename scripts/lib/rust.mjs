@@ -4,7 +4,7 @@ import { homedir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { Stop, announce } from './console.mjs';
 import { inRoot, toolsFolder } from './paths.mjs';
-import { addToPath, run, which } from './process.mjs';
+import { addToPath, attempt, run, which } from './process.mjs';
 import { ensurePackages } from './system.mjs';
 
 /** @typedef {{ name: string, version: string, program: string, minutes: number, flags: string[] }} CargoTool */
@@ -50,7 +50,7 @@ function lockedWasmBindgen() {
   return version;
 }
 
-/** cargo and a linker; rustup adds what rust-toolchain.toml asks for. */
+/** cargo, a linker, and what rust-toolchain.toml asks for. */
 export async function ensureRust() {
   if (!which('cargo')) addToPath(join(process.env.CARGO_HOME || join(homedir(), '.cargo'), 'bin'));
   if (!which('cargo')) throw new Stop('Rust is missing: install it from https://rustup.rs and run this again.');
@@ -58,6 +58,36 @@ export async function ensureRust() {
     await ensurePackages([{ name: 'build-essential', provides: ['cc'] }]);
     if (!which('cc')) throw new Stop('Rust needs a linker: install a C compiler (`cc`) and run this again.');
   }
+  await ensureToolchain();
+}
+
+/**
+ * rustup adds what a toolchain file asks for by itself, but neither where that is switched off
+ * (`RUSTUP_AUTO_INSTALL=0`) nor where the toolchain was there first. Without rustup, Rust is the distribution's
+ * business, and what it lacks is told by cargo.
+ */
+async function ensureToolchain() {
+  if (!which('rustup')) return;
+  const file = readFileSync(inRoot('rust-toolchain.toml'), 'utf8');
+  for (const { kind, wanted } of /** @type {const} */ ([
+    { kind: 'target', wanted: listIn(file, 'targets') },
+    { kind: 'component', wanted: listIn(file, 'components') },
+  ])) {
+    const { code, output } = await attempt('rustup', [kind, 'list', '--installed']);
+    // A toolchain that is not there at all is installed with everything that the file names.
+    if (code !== 0) return void (await announce('Installing Rust', () => run('rustup', ['toolchain', 'install'])));
+    const installed = output.split('\n');
+    const missing = wanted.filter((name) => !installed.some((one) => one === name || one.startsWith(`${name}-`)));
+    if (missing.length === 0) continue;
+    await announce(`Adding ${missing.join(', ')} to Rust`, () => run('rustup', [kind, 'add', ...missing]));
+  }
+}
+
+/** The strings of a list in rust-toolchain.toml. @param {string} file @param {string} key */
+function listIn(file, key) {
+  const list = new RegExp(`^${key} = \\[(.*)\\]$`, 'm').exec(file)?.[1];
+  if (list === undefined) throw new Stop(`rust-toolchain.toml no longer has a line \`${key} = […]\`.`);
+  return [...list.matchAll(/"([^"]+)"/g)].map((match) => match[1] ?? '');
 }
 
 /** Puts a tool on PATH, building it first where the cache has none of that version. */
