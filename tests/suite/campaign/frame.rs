@@ -79,7 +79,7 @@ impl Tally {
 }
 
 /// How many damages a file system gets.
-fn wanted() -> u64 {
+pub fn wanted() -> u64 {
     std::env::var("VHD_COMPACTOR_CAMPAIGN").map_or(USUAL, |number| number.parse().unwrap())
 }
 
@@ -97,7 +97,9 @@ pub fn campaign<S: Subject>(file_system: &str, subjects: &[S]) {
     let mut losses = Vec::new();
     for number in 0..wanted() {
         let turn = number as usize;
-        let (kind, subject) = (turn % kinds.len(), turn / kinds.len() % benches.len());
+        let kind = turn % kinds.len();
+        // On the diagonal, so that a short run reaches every subject and a long one every pair.
+        let subject = (kind + turn / kinds.len()) % benches.len();
         let bench = &mut benches[subject];
         let damage = (kinds[kind].damage)(bench.subject, &mut Random::new(number + 1));
         let verdicts = bench.verdicts(&damage, &peers);

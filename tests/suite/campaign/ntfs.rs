@@ -7,6 +7,7 @@ use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
+use super::damage::{Aged, container_block, flips, lost_write, misplaced, random_bytes, stale, torn, zeroed};
 use super::readers::{Files, ntfs_3g, seven_zip};
 use super::{Kind, Patch, Peer, Subject, campaign};
 use crate::toolbox::ntfs::{Mounted, make, runs_of};
@@ -110,9 +111,14 @@ impl Ntfs {
             }
         }
     }
+}
 
-    fn old(&self, random: &mut Random) -> &[u8] {
-        &self.history[random.below(self.history.len() as u64) as usize]
+impl Aged for Ntfs {
+    fn now(&self) -> &[u8] {
+        &self.volume
+    }
+    fn history(&self) -> &[Vec<u8>] {
+        &self.history
     }
 }
 
@@ -152,91 +158,6 @@ fn thin_out(folder: &Path, session: u64) {
     }
 }
 
-/// A piece of one of these ranges, `len` bytes long and aligned to that.
-fn piece(ranges: &[Range<u64>], len: u64, random: &mut Random) -> Range<u64> {
-    let range = &ranges[random.below(ranges.len() as u64) as usize];
-    let pieces = (range.end - range.start).div_ceil(len);
-    let at = range.start + random.below(pieces) * len;
-    at..(at + len).min(range.end)
-}
-
-/// A sector, a file record, or a page.
-fn unit(random: &mut Random) -> u64 {
-    [SECTOR, 2 * SECTOR, PAGE][random.below(3) as usize]
-}
-
-fn bytes(volume: &[u8], range: &Range<u64>) -> Vec<u8> {
-    volume[range.start as usize..range.end as usize].to_vec()
-}
-
-fn put(range: Range<u64>, bytes: Vec<u8>) -> Vec<Patch> {
-    vec![Patch { at: range.start, bytes }]
-}
-
-/// These bytes as they once were.
-fn stale(ntfs: &Ntfs, ranges: &[Range<u64>], random: &mut Random) -> Vec<Patch> {
-    let old = ntfs.old(random);
-    ranges.iter().flat_map(|range| put(range.clone(), bytes(old, range))).collect()
-}
-
-/// Each `len` bytes of these ranges that once were different: as they were, or as they are.
-fn torn(ntfs: &Ntfs, ranges: &[Range<u64>], len: u64, random: &mut Random) -> Vec<Patch> {
-    let (old, share) = (ntfs.old(random), 1 + random.below(9));
-    let mut patches = Vec::new();
-    for range in ranges {
-        for at in (range.start..range.end).step_by(len as usize) {
-            let part = at..(at + len).min(range.end);
-            let before = bytes(old, &part);
-            if before != bytes(&ntfs.volume, &part) && random.below(10) < share {
-                patches.extend(put(part, before));
-            }
-        }
-    }
-    patches
-}
-
-/// A write that was lost, so that a piece is as it was, or zeros where nothing older is known to be different.
-fn lost_write(ntfs: &Ntfs, ranges: &[Range<u64>], random: &mut Random) -> Vec<Patch> {
-    for _ in 0..50 {
-        let part = piece(ranges, unit(random), random);
-        let before = bytes(ntfs.old(random), &part);
-        if before != bytes(&ntfs.volume, &part) {
-            return put(part, before);
-        }
-    }
-    zeroed(ranges, random)
-}
-
-fn zeroed(ranges: &[Range<u64>], random: &mut Random) -> Vec<Patch> {
-    let part = piece(ranges, unit(random), random);
-    let len = part.end - part.start;
-    put(part, vec![0; len as usize])
-}
-
-/// A write that went to the place of another.
-fn misplaced(ntfs: &Ntfs, ranges: &[Range<u64>], random: &mut Random) -> Vec<Patch> {
-    let len = unit(random);
-    let (from, to) = (piece(ranges, len, random), piece(ranges, len, random));
-    let mut moved = bytes(&ntfs.volume, &from);
-    moved.truncate((to.end - to.start) as usize);
-    vec![Patch { at: to.start, bytes: moved }]
-}
-
-/// A few bits that flipped.
-fn flips(ntfs: &Ntfs, ranges: &[Range<u64>], random: &mut Random) -> Vec<Patch> {
-    let flip = |random: &mut Random| {
-        let part = piece(ranges, 1, random);
-        put(part.clone(), vec![ntfs.volume[part.start as usize] ^ 1 << random.below(8)])
-    };
-    (0..1 + random.below(4)).flat_map(|_| flip(random)).collect()
-}
-
-fn random_bytes(ranges: &[Range<u64>], random: &mut Random) -> Vec<Patch> {
-    let part = piece(ranges, unit(random), random);
-    let len = part.end - part.start;
-    put(part, random.bytes(len))
-}
-
 fn clear_bit(ntfs: &Ntfs, random: &mut Random) -> Vec<Patch> {
     let (at, mask) = ntfs.bit(ntfs.cluster(true, random));
     vec![Patch { at, bytes: vec![ntfs.volume[at as usize] & !mask] }]
@@ -268,22 +189,6 @@ fn change_record(ntfs: &Ntfs, within: u64, random: &mut Random) -> Vec<Patch> {
     let record = &ntfs.records[random.below(ntfs.records.len() as u64) as usize];
     let at = record.end - 1 - random.below(within.min(record.end - record.start));
     vec![Patch { at, bytes: vec![random.below(256) as u8] }]
-}
-
-/// What a container can do to its blocks: a whole one is lost, stale, or another.
-fn container_block(ntfs: &Ntfs, random: &mut Random) -> Vec<Patch> {
-    let len = [64 << 10, 512 << 10, MIB, 2 * MIB][random.below(4) as usize];
-    let all = [0..ntfs.volume.len() as u64];
-    let part = piece(&all, len, random);
-    match random.below(3) {
-        0 => put(part.clone(), vec![0; (part.end - part.start) as usize]),
-        1 => put(part.clone(), bytes(ntfs.old(random), &part)),
-        _ => {
-            let mut other = bytes(&ntfs.volume, &piece(&all, len, random));
-            other.resize((part.end - part.start) as usize, 0);
-            put(part, other)
-        }
-    }
 }
 
 /// The power went: of everything that changed since, each sector or page reached the disk or did not.

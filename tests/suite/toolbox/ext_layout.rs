@@ -138,10 +138,12 @@ impl Layout {
                 blocks.extend(range.start / self.block..range.end / self.block);
             }
         }
-        blocks.into_iter().map(|block| (block - self.first_data_block) / self.blocks_per_cluster).collect()
+        let blocks = blocks.into_iter().filter_map(|block| block.checked_sub(self.first_data_block));
+        blocks.map(|block| block / self.blocks_per_cluster).collect()
     }
 
-    /// Makes every count and checksum of bitmaps, descriptors and the superblock agree with the bitmaps.
+    /// Makes every count and checksum of bitmaps, descriptors and the superblock agree with the bitmaps. A bitmap
+    /// whose descriptor leads out of the volume keeps what was said of it.
     pub fn seal(&self, volume: &mut [u8]) {
         let structures = self.structures(volume);
         let uuid = volume[SUPERBLOCK + 0x68..][..16].to_vec();
@@ -152,25 +154,32 @@ impl Layout {
             let first = group as u64 * self.clusters_per_group;
             let clusters = first..first + self.clusters_of(group);
             let flags = self.flags(volume, group);
-            let bitmap = self.block_bitmap(volume, group).start as usize;
+            let (block_bitmap, inode_bitmap) =
+                (self.block_bitmap(volume, group).start, self.inode_bitmap(volume, group).start);
             let free = if flags & BLOCK_UNINIT != 0 {
-                clusters.filter(|cluster| !structures.contains(cluster)).count()
+                Some(clusters.filter(|cluster| !structures.contains(cluster)).count())
             } else {
-                let is_free = |bit: usize| volume[bitmap + bit / 8] >> (bit % 8) & 1 == 0;
-                (0..self.clusters_of(group) as usize).filter(|&bit| is_free(bit)).count()
+                zeros_in(volume, block_bitmap, self.clusters_of(group))
             };
-            total += free as u64;
-            put16(volume, at + FREE_BLOCKS, free as u16);
-            let inodes = self.inode_bitmap(volume, group).start as usize;
-            let is_free = |bit: usize| volume[inodes + bit / 8] >> (bit % 8) & 1 == 0;
-            let count = (0..self.inodes_per_group as usize).filter(|&bit| is_free(bit)).count();
-            let free = if flags & INODE_UNINIT != 0 { self.inodes_per_group as usize } else { count };
-            put16(volume, at + FREE_INODES, free as u16);
+            if let Some(free) = free {
+                put16(volume, at + FREE_BLOCKS, free as u16);
+            }
+            total += u64::from(get16(volume, at + FREE_BLOCKS));
+            let free = if flags & INODE_UNINIT != 0 {
+                Some(self.inodes_per_group as usize)
+            } else {
+                zeros_in(volume, inode_bitmap, self.inodes_per_group)
+            };
+            if let Some(free) = free {
+                put16(volume, at + FREE_INODES, free as u16);
+            }
             if self.metadata_csum {
-                let parts = [(bitmap, self.clusters_per_group / 8, 0x18, 0x38)];
-                let inode_part = [(inodes, self.inodes_per_group / 8, 0x1A, 0x3A)];
-                for (from, len, low, high) in parts.into_iter().chain(inode_part) {
-                    let crc = crc32c(seed, &volume[from..from + len as usize]);
+                for (from, bits, low, high) in [
+                    (block_bitmap, self.clusters_per_group, 0x18, 0x38),
+                    (inode_bitmap, self.inodes_per_group, 0x1A, 0x3A),
+                ] {
+                    let Some(bytes) = volume.get(from as usize..(from + bits / 8) as usize) else { continue };
+                    let crc = crc32c(seed, bytes);
                     put16(volume, at + low, crc as u16);
                     if self.descriptor >= 64 {
                         put16(volume, at + high, (crc >> 16) as u16);
@@ -221,8 +230,14 @@ impl Layout {
     }
 }
 
+/// How many of the first `bits` bits of a bitmap at this byte are zero; none where it is not in the volume.
+fn zeros_in(volume: &[u8], at: u64, bits: u64) -> Option<usize> {
+    let bitmap = volume.get(at as usize..at.checked_add(bits.div_ceil(8))? as usize)?;
+    Some((0..bits as usize).filter(|bit| bitmap[bit / 8] >> (bit % 8) & 1 == 0).count())
+}
+
 /// CRC-32C without the inversions at both ends, as Linux carries it.
-fn crc32c(start: u32, bytes: &[u8]) -> u32 {
+pub fn crc32c(start: u32, bytes: &[u8]) -> u32 {
     bytes.iter().fold(start, |crc, &byte| {
         (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ if crc & 1 == 0 { 0 } else { 0x82F6_3B78 })
     })
