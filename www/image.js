@@ -170,6 +170,18 @@ export class DiskImage extends EventTarget {
     }
   }
 
+  /** Reads the image once more, after a failure. */
+  retry() {
+    this.error = null;
+    return this.read();
+  }
+
+  /** Takes a person's word that nothing was written to a parent whose time is another than its child noted. */
+  trustParent() {
+    this.choices = { ...this.choices, trustParent: true };
+    return this.retry();
+  }
+
   /** Goes on with what a differencing image tells by itself. */
   goAlone() {
     this.goesAlone = true;

@@ -77,8 +77,8 @@ export const ERRORS = {
   'parent-changed': {
     title: 'This parent has another time than its child noted',
     meaning:
-      'It has the right identifier. Copying or downloading a file changes its time and nothing else; but if something was written to it since, the two no longer belong together. Your files have only been read.',
-    next: 'Give the original file, as it lay beside its child.',
+      'It has the right identifier. Copying or downloading a file changes its time and nothing else; but if something was written to it since (a machine was started from it, say), what both read together is a mixture, and so would be the new image. Your files have only been read.',
+    next: 'Give the original file, as it lay beside its child. If you know that this one was only copied, it can be used as it is.',
   },
   'limit-exceeded': {
     title: 'A value in the image is beyond every sensible limit',

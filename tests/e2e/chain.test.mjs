@@ -65,3 +65,33 @@ test(
     assert.deepEqual(firstBytes, [1, 0, 0, 9, 5, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
   },
 );
+
+test(
+  'a parent that lost its time is taken on a person’s word, and not before',
+  { skip: missing({ Chromium: chromium, 'qemu-img': qemuImg }) },
+  async (t) => {
+    const page = await suite.open(t);
+    const files = [await suite.file('estranged.vhd', images.estranged()), await suite.file('base.vhd', images.base())];
+    await choose(page, files);
+    const card = cardOf(page, 'estranged.vhd');
+    await card.getByRole('heading', { name: 'This parent has another time than its child noted' }).waitFor();
+    await card.getByText('what both read together is a mixture').waitFor();
+    await card.getByRole('button', { name: 'Nothing was written to it: use this parent' }).click();
+    await waitFor(page, 'estranged.vhd', 'Ready');
+    await card.getByRole('checkbox', { name: 'Merge with its parents' }).check();
+    const to = suite.path('trusted.vhd');
+    await download(page, 'estranged.vhd', to);
+    const disk = diskBytes(to, 'vpc');
+    const firstBytes = Array.from({ length: 16 }, (_, block) => disk[block * (2 << 20)]);
+    assert.deepEqual(firstBytes, [1, 0, 0, 9, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+
+    await page.getByRole('link', { name: 'Compare two images' }).click();
+    await page.setInputFiles('#file-original', files[0] ?? '');
+    await page.setInputFiles('#file-compacted', to);
+    await page.setInputFiles('#file-parents', files[1] ?? '');
+    await page.getByRole('button', { name: 'Compare', exact: true }).click();
+    const outcome = page.locator('#compare-outcome');
+    await outcome.getByRole('button', { name: 'Nothing was written to it: use this parent' }).click();
+    await page.getByText('They hold the same.').waitFor();
+  },
+);

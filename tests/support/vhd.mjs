@@ -17,7 +17,8 @@ const DEFAULT_ID = Buffer.from('0123456789abcdef').toString('hex');
  * @typedef {object} Disk
  * @property {number} size in bytes
  * @property {string} [id] the image's unique id, 32 hexadecimal digits
- * @property {{ id: string, name: string }} [parent] makes it a differencing image
+ * @property {{ id: string, name: string, modified?: number }} [parent] makes it a differencing image; `modified` is the
+ *   time that it noted of the parent, in seconds since 2000
  * @property {boolean} [savedState]
  * @property {string} [creator] four letters; by default those of a program whose Current Size counts
  * @property {number} [blockSize]
@@ -133,6 +134,7 @@ function dynamicHeader(entries, blockSize, parent, locatorAt) {
   if (parent) {
     const length = parent.name.length * 2;
     Buffer.from(parent.id, 'hex').copy(bytes, 40); // Parent Unique ID
+    bytes.writeUInt32BE(parent.modified ?? 0, 56); // Parent Time Stamp
     Buffer.from(parent.name, 'utf16le').swap16().copy(bytes, 64); // Parent Unicode Name
     bytes.write('W2ru', 576, 'latin1'); // Parent Locator Entry 1: Platform Code,
     bytes.writeUInt32BE(roundUp(length) / SECTOR, 580); // Platform Data Space,

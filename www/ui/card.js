@@ -7,11 +7,12 @@ import { bytes, displayText } from '../format.js';
 import { STATES } from '../words.js';
 import { button, el, foreign, fromTemplate } from './dom.js';
 import { kindLine } from './inside.js';
-import { failureNotice, notice } from './notice.js';
+import { failureNotice, notice, trustButton } from './notice.js';
 import { readyNotices, readyView } from './ready.js';
 import { nothingView, resultView } from './result.js';
 import { runningView } from './running.js';
 
+/** @import { EngineError } from '../bridge.js' */
 /** @import { DiskImage } from '../image.js' */
 /** @import { Missing } from '../chain.js' */
 
@@ -113,14 +114,18 @@ function view(image, signal, actions) {
     case 'nothing':
       return [nothingView(image)];
     case 'failed':
-      return image.error ? [failureNotice(image.error, [button('Try again', () => void retry(image))])] : [];
+      return image.error ? [failureNotice(image.error, waysOn(image, image.error))] : [];
   }
 }
 
-/** @param {DiskImage} image */
-function retry(image) {
-  image.error = null;
-  return image.read();
+/**
+ * What a person can do about a failure from here.
+ * @param {DiskImage} image
+ * @param {EngineError} error
+ */
+function waysOn(image, error) {
+  const again = button('Try again', () => void image.retry());
+  return error.code === 'parent-changed' ? [trustButton(() => void image.trustParent()), again] : [again];
 }
 
 /**

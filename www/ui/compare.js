@@ -8,9 +8,10 @@ import { bytes } from '../format.js';
 import { guarded, setTitle } from '../guard.js';
 import { fromDrop, fromInput } from '../intake.js';
 import { byId, el, foreign, fromTemplate, icon, size } from './dom.js';
-import { failureNotice, notice } from './notice.js';
+import { failureNotice, notice, trustButton } from './notice.js';
 import { progressMeter } from './running.js';
 
+/** @import { EngineError } from '../bridge.js' */
 /** @import { Choices, Picked, VerifyReport } from '../types.js' */
 
 /** @typedef {'original' | 'compacted' | 'parents'} Slot */
@@ -126,6 +127,11 @@ async function compare({ original, compacted, parents, choices }, start) {
 
   const engine = new Engine();
   slot('cancel').addEventListener('click', () => engine.terminate());
+  const waysOn = (/** @type {EngineError} */ { code }) => {
+    const trusting = { ...choices, trustParent: true };
+    const again = () => void compare({ original, compacted, parents, choices: trusting }, start);
+    return code === 'parent-changed' ? [trustButton(again)] : [];
+  };
   engine.addEventListener('progress', (event) => {
     const { progress, percent } = /** @type {CustomEvent} */ (event).detail;
     meter.show(progress, percent);
@@ -139,7 +145,7 @@ async function compare({ original, compacted, parents, choices }, start) {
     const failure = asEngineError(error);
     failure.known = await diagnose(failure, [original, compacted, ...parents]);
     outcome.replaceChildren(
-      failure.code === 'cancelled' ? notice('plain', { title: 'Cancelled' }) : failureNotice(failure),
+      failure.code === 'cancelled' ? notice('plain', { title: 'Cancelled' }) : failureNotice(failure, waysOn(failure)),
     );
     announce(outcome.querySelector('h3')?.textContent ?? '');
   } finally {

@@ -2,7 +2,7 @@
 
 import { displayText } from '../format.js';
 import { CAUSES, ERRORS } from '../words.js';
-import { fromTemplate, prose } from './dom.js';
+import { button, fromTemplate, prose } from './dom.js';
 
 /** @import { EngineError } from '../bridge.js' */
 
@@ -28,6 +28,12 @@ export function failureNotice(error, actions = []) {
   if (details) details.open = !known && DETAIL_MATTERS.has(code);
   return element;
 }
+
+/**
+ * The answer to `parent-changed`; what is risked stands in its words.
+ * @param {() => void} act
+ */
+export const trustButton = (act) => button('Nothing was written to it: use this parent', act, 'quiet');
 
 /**
  * @param {'bad' | 'warn' | 'good' | 'plain'} tone

@@ -18,6 +18,15 @@ export const base = () => dynamicVhd({ blocks: 16, stored: { 0: 1, 1: 0, 2: 0, 5
 export const child = () =>
   dynamicVhd({ blocks: 16, stored: { 3: 9, 5: 7, 6: 0 }, id: CHILD, parent: { id: BASE, name: 'base.vhd' } });
 
+/** As `child`, and it noted a time of its parent that no file of a test has. */
+export const estranged = () =>
+  dynamicVhd({
+    blocks: 16,
+    stored: { 3: 9 },
+    id: CHILD,
+    parent: { id: BASE, name: 'base.vhd', modified: 1_000_000 },
+  });
+
 /** Built upon `child`. */
 export const grandchild = () =>
   dynamicVhd({ blocks: 16, stored: { 4: 5 }, id: GRANDCHILD, parent: { id: CHILD, name: 'child.vhd' } });

@@ -13,5 +13,6 @@ mod disks;
 mod edges;
 mod file_systems;
 mod judge;
+mod matrix;
 mod requests;
 mod volumes;

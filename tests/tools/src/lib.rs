@@ -13,10 +13,12 @@
 //! ```
 
 mod reader;
+mod rules;
 mod vhd;
 mod vhdx;
 
 pub use reader::PlainDisk;
+pub use rules::broken_rules;
 
 use std::collections::hash_map::DefaultHasher;
 use std::fs::File;
@@ -55,6 +57,8 @@ pub enum Creator {
     VirtualPc,
     /// QEMU, where it is told to keep the exact size.
     Qemu,
+    /// VirtualBox.
+    VirtualBox,
     /// XenServer's blktap.
     XenServer,
 }

@@ -94,6 +94,7 @@ fn footer(shape: &Shape, disk_type: DiskType, size: u64, id: Uuid) -> [u8; 512] 
         Creator::Windows => (b"win ", 0x000A_0000, b"Wi2k"),
         Creator::VirtualPc => (b"vpc ", 0x0005_0003, b"Wi2k"),
         Creator::Qemu => (b"qemu", 0x0005_0003, b"Wi2k"),
+        Creator::VirtualBox => (b"vbox", 0x0007_0000, b"Wi2k"),
         Creator::XenServer => (b"tap\0", 0x0001_0003, &[0; 4]),
     };
     let data_offset = match disk_type {
