@@ -248,6 +248,21 @@ mod tests {
         conforms(&Overlay::with(pattern(300), overlay.into_patches()), &expected);
     }
 
+    #[test]
+    fn the_most_patches_are_taken_and_one_more_is_refused() {
+        let most = len64(MAX_PATCHES);
+        let mut overlay = Overlay::new(vec![0u8; 4]);
+        overlay.extend_to(2 * most + 2);
+        for number in 0..most {
+            overlay.patch_zeros(2 * number, 1).unwrap();
+        }
+        let refused = overlay.patch_zeros(2 * most, 1).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::LimitExceeded);
+        // One in the place of another is no further one.
+        overlay.patch_bytes(0, vec![7]).unwrap();
+        assert_eq!(read_vec(&overlay, 0, 1).unwrap(), [7]);
+    }
+
     #[derive(Debug, Clone)]
     enum Op {
         Bytes(u64, Vec<u8>),
