@@ -14,7 +14,7 @@ export function inspectLines(/** @type {InspectReport} */ report) {
   return [
     report.file,
     ...columns(facts(report)),
-    ...section('Volumes', volumeLines(report.volumes)),
+    ...section('Volumes', volumeLines(report.volumes, estimate)),
     ...section('Compacting', estimate ? columns(estimateRows(estimate, report.fileSize)) : notices([unavailable])),
     ...section('What stays', columns(partRows(estimate))),
     ...section('Why it will not shrink more', reasons(estimate)),
@@ -46,10 +46,18 @@ function describeParent(parent) {
   return parent.found ? parent.id : `${parent.id}, not given: name it with --parent`;
 }
 
-/** @returns {string[]} */
-function volumeLines(/** @type {Volume[]} */ volumes) {
+/**
+ * @param {Volume[]} volumes
+ * @param {EstimateReport | null} estimate whose reasons tell why most of them are only looked at for zeros
+ * @returns {string[]}
+ */
+function volumeLines(volumes, estimate) {
   const rows = columns(volumes.map(volumeRow));
-  return volumes.flatMap(({ declined }, i) => [rows[i], ...(declined ? [`      ${declined.detail}`] : [])]);
+  const isTold = (/** @type {string} */ detail) => estimate?.reasons.some(({ message }) => message.includes(detail));
+  return volumes.flatMap(({ declined }, i) => {
+    if (!declined) return [rows[i]];
+    return isTold(declined.detail) ? [`${rows[i]} see below`] : [rows[i], `      ${declined.detail}`];
+  });
 }
 
 /** @returns {string[]} */

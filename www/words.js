@@ -244,8 +244,8 @@ export const BLOCK_CLASSES = [
   {
     id: 5,
     key: 'declined',
-    label: 'Not understood',
-    means: 'its free space cannot be proved, so it stays unless it is zero',
+    label: 'Of unknown use',
+    means: 'no file system tells whether it is free, so it stays unless it is zero',
   },
   { id: 2, key: 'free', label: 'Free', means: 'proved free; will be left out' },
   { id: 3, key: 'zero', label: 'Zero', means: 'found to hold only zeros; left out' },

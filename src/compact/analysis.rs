@@ -5,6 +5,7 @@
 //!                                      └─ hear_step ──────►  the second witness: needed before anything goes
 //! ```
 
+use std::ops::Range;
 use std::rc::Rc;
 
 use super::options::{Mode, Options};
@@ -13,7 +14,7 @@ use crate::extents::Extents;
 use crate::fs::{self, Context, Decline, DeclineReason, Detected, Mapping, Request, Stop};
 use crate::image::{self, Candidate, Disk, DiskReader, Image, ParentTrust};
 use crate::io::{ReadAt, Window};
-use crate::units::{Progress, add};
+use crate::units::{Progress, add, length};
 use crate::volume::{self, Volume, VolumeTable};
 
 /// A file that a person gave.
@@ -36,6 +37,19 @@ pub struct VolumeFindings {
     pub detected: Detected,
     /// Bytes of reading that its second witness took so far.
     heard: Progress,
+}
+
+/// How far a file system may end before its partition without a word: rounding to clusters, backup sectors.
+const ORDINARY_TAIL: u64 = 1 << 20;
+
+impl VolumeFindings {
+    /// What of the volume (volume offsets) lies behind the end of its file system, if that is worth a word.
+    #[must_use]
+    pub fn behind_end(&self) -> Option<Range<u64>> {
+        let Mapping::Mapped(map) = &self.detected.mapping else { return None };
+        let behind = map.spans..self.volume.segments.len();
+        (length(&behind) > ORDINARY_TAIL).then_some(behind)
+    }
 }
 
 /// Everything that is known of an image before any payload is read.
@@ -245,11 +259,22 @@ impl Analysis {
         Ok(Extents::from_ranges(ranges))
     }
 
-    /// The disk bytes of volumes whose free space is known.
-    #[must_use]
-    pub fn mapped(&self) -> Extents {
-        let mapped = self.volumes.iter().filter(|v| matches!(v.detected.mapping, Mapping::Mapped(_)));
-        Extents::from_ranges(mapped.flat_map(|v| v.volume.segments.ranges().to_vec()).collect())
+    /// The disk bytes of file systems whose free space is known: what lies behind the end of one in its volume is
+    /// not among them.
+    ///
+    /// # Errors
+    /// As [`Segments::resolve`](crate::io::Segments::resolve).
+    pub fn mapped(&self) -> Result<Extents> {
+        let mut ranges = Vec::new();
+        for findings in self.volumes.iter().filter(|v| matches!(v.detected.mapping, Mapping::Mapped(_))) {
+            let segments = &findings.volume.segments;
+            let end = findings.behind_end().map_or(segments.len(), |behind| behind.start);
+            segments.resolve(0..end, &mut |part| {
+                ranges.push(part);
+                Ok(())
+            })?;
+        }
+        Ok(Extents::from_ranges(ranges))
     }
 }
 

@@ -72,7 +72,7 @@ pub fn block_map(plan: &Plan, found: Option<Found<'_>>, cells: u64) -> Result<Bl
     let blocks_per_cell = blocks.div_ceil(cells);
     let count = blocks.div_ceil(blocks_per_cell);
     let mut map = vec![Mixture::default(); index(count, "a picture")?];
-    let mapped = plan.analysis().mapped();
+    let mapped = plan.analysis().mapped()?;
     let mut block = plan.next_stored(0);
     while let Some(at) = block {
         let range = plan.range(at);

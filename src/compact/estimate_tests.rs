@@ -11,7 +11,7 @@ use super::options::{BlockSizeChoice, Mode, Options};
 use super::parts::PartKind;
 use super::plan::Plan;
 use super::testing::disk_of;
-use super::{Estimate, Run, estimate};
+use super::{CellClass, Estimate, Run, block_map, estimate};
 use crate::Result;
 use crate::extents::Extents;
 use crate::fs::{Decline, DeclineReason, FreeMap, Mapping, Request};
@@ -143,10 +143,16 @@ fn trimming_comes_before_filling_with_zeros() {
 #[test]
 fn a_file_system_that_is_shorter_than_its_partition_is_to_be_grown() {
     for (name, command) in [("ext4", "resize2fs"), ("NTFS", "extend filesystem"), ("XFS", "xfs_growfs")] {
-        let volumes = vec![(0..64 * MIB, name, Scheme::Gpt, mapped(&[], 4 * MIB), "")];
-        let estimate = estimate_of(full(32), volumes, Options::default()).unwrap();
+        let volumes = || vec![(0..64 * MIB, name, Scheme::Gpt, mapped(&[], 4 * MIB), "")];
+        let estimate = estimate_of(full(32), volumes(), Options::default()).unwrap();
         assert_eq!(bytes(&estimate, PartKind::BehindEnd), 60 * MIB);
         assert!(advice(&estimate, PartKind::BehindEnd).unwrap().commands.concat().contains(command));
+        // Nor does the picture call it in use.
+        let analysis = Rc::new(Analysis::made_up(full(32), vec![0], volumes()));
+        let plan = Plan::new(&analysis, Options::default()).unwrap();
+        let picture = block_map(&plan, None, 4).unwrap();
+        let total = |class: CellClass| picture.cells.iter().map(|cell| cell[class.number()]).sum::<u64>();
+        assert_eq!([CellClass::InUse, CellClass::Unknown].map(total), [4 * MIB, 60 * MIB]);
         // Rounding to clusters is no tail.
         let volumes = vec![(0..64 * MIB, name, Scheme::Gpt, mapped(&[], 64 * MIB - 70_000), "")];
         let estimate = estimate_of(full(32), volumes, Options::default()).unwrap();

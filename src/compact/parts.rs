@@ -10,14 +10,12 @@
 //! The parts add up to the size of the file, so that a person who compares it with what the guest calls used
 //! finds every byte of the difference.
 
-use std::ops::Range;
-
 use super::analysis::VolumeFindings;
 use super::options::Mode;
 use super::plan::{Decision, Plan};
 use crate::error::{Error, Result};
 use crate::extents::Extents;
-use crate::fs::{FreeMap, Mapping, Request};
+use crate::fs::{Mapping, Request};
 use crate::units::length;
 
 /// What a part of the new image is.
@@ -94,9 +92,6 @@ pub struct Part {
     pub bytes: u64,
 }
 
-/// How far a file system may end before its partition without a word: rounding to clusters, backup sectors.
-const ORDINARY_TAIL: u64 = 1 << 20;
-
 /// The parts of the new image if every candidate of `plan` stays, the largest first. Together they are
 /// [`Plan::size`].
 ///
@@ -161,7 +156,7 @@ impl Parts<'_> {
         }
         let held = self.take(&on_disk(&map.free)?);
         self.push(PartKind::Held, Some(at), held);
-        if let Some(tail) = tail(map, findings.volume.segments.len()) {
+        if let Some(tail) = findings.behind_end() {
             let behind = self.take(&on_disk(&Extents::from_ranges(vec![tail]))?);
             self.push(PartKind::BehindEnd, Some(at), behind);
         }
@@ -176,10 +171,4 @@ impl Parts<'_> {
         self.rest = self.rest.minus(extents);
         length(&(self.rest.total()..before))
     }
-}
-
-/// What of a volume of `len` bytes lies behind the end of its file system, if that is worth a word.
-fn tail(map: &FreeMap, len: u64) -> Option<Range<u64>> {
-    let tail = map.spans..len;
-    (length(&tail) > ORDINARY_TAIL).then_some(tail)
 }

@@ -107,7 +107,7 @@ impl Plan {
         let Some(smaller) = smaller else { return Ok(plan) };
         let smaller = Self::for_target(analysis, smaller, plan.free.clone(), options)?;
         // What no file system tells of may turn out zero, and goes only in blocks that are small enough.
-        let unknown = smaller.unknown_bytes(&analysis.mapped())?;
+        let unknown = smaller.unknown_bytes(&analysis.mapped()?)?;
         let may_save = add(length(&(smaller.size..plan.size)), unknown, "what may be saved")?;
         Ok(if may_save > plan.size / WORTH_SMALLER_BLOCKS { smaller } else { plan })
     }

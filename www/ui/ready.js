@@ -101,16 +101,20 @@ function obstacleNotice(volume, estimate) {
   const detail = volume.declined?.detail ?? '';
   const reason = estimate?.reasons.find(({ code, message }) => code === DECLINED && message.includes(detail));
   const isAdvised = reason !== undefined && reason.commands.length > 0;
+  // What the detail itself says to do is not said twice; a command in it is what is to be copied.
+  const tellsRemedy = /\btry again\b/.test(detail);
+  const named = tellsRemedy ? [...detail.matchAll(/`([^`]+)`/g)].map(([, command = '']) => command) : [];
+  const fallback = named.length > 0 ? named : remedy.commands;
   const name = el('span', {}, ...volumeName(volume, true));
   const element = notice(
     'warn',
     {
       title: ` ${remedy.title}, so its free space stays`,
       meaning: isAdvised ? reason.message.slice(reason.message.indexOf(detail)) : detail,
-      next: isAdvised ? undefined : remedy.next,
+      next: isAdvised || tellsRemedy ? undefined : remedy.next,
     },
     '',
-    (isAdvised ? reason.commands : remedy.commands).map(copyable),
+    (isAdvised ? reason.commands : fallback).map(copyable),
   );
   element.querySelector('h3')?.prepend(name);
   return element;
