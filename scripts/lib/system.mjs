@@ -35,6 +35,7 @@ export const testPackages = [
   { name: 'mtools', provides: ['mcopy'] },
   { name: 'e2fsprogs', provides: ['mke2fs', 'debugfs'] },
   { name: 'xfsprogs', provides: ['mkfs.xfs', 'xfs_io'] },
+  { name: 'attr', provides: ['setfattr'] },
   { name: 'btrfs-progs', provides: ['mkfs.btrfs'] },
   { name: 'partclone', provides: ['partclone.exfat', 'partclone.ntfs'] },
   { name: 'sleuthkit', provides: ['blkls'] },

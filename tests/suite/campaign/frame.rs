@@ -83,6 +83,11 @@ pub fn wanted() -> u64 {
     std::env::var("VHD_COMPACTOR_CAMPAIGN").map_or(USUAL, |number| number.parse().unwrap())
 }
 
+/// Which damage alone is made, where somebody wants to see one again.
+fn only() -> Option<u64> {
+    std::env::var("VHD_COMPACTOR_CAMPAIGN_ONLY").ok().map(|number| number.parse().unwrap())
+}
+
 /// The peers, where somebody asks for them: they take longer than all the rest.
 fn peers<S: Subject>() -> Vec<Peer> {
     if std::env::var_os("VHD_COMPACTOR_CAMPAIGN_PEERS").is_some() { S::peers() } else { Vec::new() }
@@ -95,13 +100,19 @@ pub fn campaign<S: Subject>(file_system: &str, subjects: &[S]) {
     // Of each kind, and of all: ours first, then those of the peers.
     let mut tallies = vec![vec![Tally::default(); 1 + peers.len()]; kinds.len() + 1];
     let mut losses = Vec::new();
-    for number in 0..wanted() {
+    let numbers = only().map_or(0..wanted(), |number| number..number + 1);
+    for number in numbers {
         let turn = number as usize;
         let kind = turn % kinds.len();
         // On the diagonal, so that a short run reaches every subject and a long one every pair.
         let subject = (kind + turn / kinds.len()) % benches.len();
         let bench = &mut benches[subject];
         let damage = (kinds[kind].damage)(bench.subject, &mut Random::new(number + 1));
+        if only().is_some() {
+            for Patch { at, bytes } in &damage {
+                println!("damage {number}, {}: {bytes:02x?} at {at}", kinds[kind].name);
+            }
+        }
         let verdicts = bench.verdicts(&damage, &peers);
         if let Verdict::Lost(files) = &verdicts[0] {
             losses.push(format!("damage {number} ({}), subject {subject}: {files:?}", kinds[kind].name));

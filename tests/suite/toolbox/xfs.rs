@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use vhd_compactor::extents::Extents;
 use vhd_compactor::fs::Hearing;
 
-use super::{Random, look, mapped, noise, run, sparse, stdout, text, try_run};
+use super::{Random, have, look, mapped, noise, run, sparse, stdout, text, try_run};
 
 pub const TOOLS: [&str; 3] = ["mkfs.xfs", "xfs_db", "xfs_repair"];
 
@@ -138,7 +138,8 @@ pub fn age(folder: &Path, seed: u64) {
         }
         paths.push(path);
     }
-    for (number, path) in paths.iter().step_by(7).enumerate() {
+    let with_attributes = if have(&["setfattr"]) { &paths[..] } else { &[] };
+    for (number, path) in with_attributes.iter().step_by(7).enumerate() {
         for name in 0..4 {
             let value = "v".repeat([30, 300, 3000, 9000][(name + number) % 4]);
             let _ = try_run("setfattr", &["-n", &format!("user.a{name}"), "-v", &value, text(path)]);
