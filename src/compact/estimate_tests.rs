@@ -9,7 +9,7 @@ use serde::de::value::{Error as ValueError, MapDeserializer};
 use super::analysis::Analysis;
 use super::options::{BlockSizeChoice, Mode, Options};
 use super::parts::PartKind;
-use super::plan::Plan;
+use super::plan::{Decision, Plan};
 use super::testing::disk_of;
 use super::{CellClass, Estimate, Run, block_map, estimate};
 use crate::Result;
@@ -226,4 +226,28 @@ fn findings_of_an_image_with_zero_blocks_are_believed() {
     let mut resumed = Run::new(&analysis(), Options::default()).unwrap();
     assert!(resumed.resume_findings("disk", &kept).unwrap());
     assert!(!resumed.resume_findings("another disk", &kept).unwrap());
+}
+
+/// Stretches that are marked as zero are decided at once whatever the blocks of the new image, and nothing else is.
+#[test]
+fn blocks_that_are_zero_are_void_in_blocks_of_any_size() {
+    let mut image = TestImage::dynamic();
+    image.bat(0, 4 << 20 | 6);
+    image.put(4 << 20, &[7; 1 << 20]);
+    let blocks = image.open().unwrap().block_count();
+    (1..blocks).for_each(|block| image.bat(usize::try_from(block).unwrap(), 2));
+    let analysis = Rc::new(Analysis::made_up(image.disk(), vec![0], Vec::new()));
+    for (format, block_size) in [(Format::Vhdx, MIB), (Format::Vhdx, 2 * MIB), (Format::Vhd, MIB / 2)] {
+        let options = Options {
+            format: Some(format),
+            block_size: BlockSizeChoice::Exactly(block_size),
+            ..Options::default()
+        };
+        let plan = Plan::new(&analysis, options).unwrap();
+        let stored = MIB.div_ceil(block_size);
+        for block in 0..plan.target.blocks {
+            let expected = if block < stored { Decision::Candidate } else { Decision::Void };
+            assert_eq!(plan.decision(block), expected, "block {block} of {block_size} bytes");
+        }
+    }
 }

@@ -221,13 +221,18 @@ impl Plan {
         }
     }
 
-    /// The end of the stretch of blocks from `block` on that are all void, told by the block table alone.
+    /// The end of the stretch of blocks from `block` on that are all void, told by the image's block table alone.
     fn void_stretch_end(&self, block: u64) -> Option<u64> {
-        let table = &self.top().blocks;
-        let told = self.target.same_blocks && self.target.disk_type != DiskType::Differencing;
+        if self.target.disk_type == DiskType::Differencing {
+            return None;
+        }
+        let (table, stored) = (&self.top().blocks, self.top().geometry.block_size);
+        let known = stored.block_of(self.target.block_size.start_of(block));
         let is_void =
-            matches!(table.get(block), BlockState::Zero | BlockState::Undefined | BlockState::Unmapped);
-        (told && is_void).then(|| table.stretch_end(block).min(self.target.blocks))
+            matches!(table.get(known), BlockState::Zero | BlockState::Undefined | BlockState::Unmapped);
+        // A block of the new image that is void in part only is decided by itself.
+        let end = self.target.block_size.block_of(stored.start_of(table.stretch_end(known)));
+        (is_void && end > block).then(|| end.min(self.target.blocks))
     }
 
     /// The parts of the disk (disk offsets) whose blocks were decided so; neighbours are one range.
