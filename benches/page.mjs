@@ -3,7 +3,7 @@
  * and compared, against the same browser saving as many bytes of the same file in 512 slices, by the same way: a download
  * or a folder. By turns, each in a browser of its own.
  *
- *   node benches/page.mjs [chromium|firefox …] [--image=b] [--runs=5]
+ *   node benches/page.mjs [chromium|firefox …] [--image=b] [--runs=5] [--phases]
  */
 /* global document, window -- in what runs inside the page */
 import { spawnSync } from 'node:child_process';
@@ -22,7 +22,7 @@ import { cases } from './cases.mjs';
 import { median, spread } from './measure.mjs';
 
 /** @import { Browser, ElementHandle, Page } from 'puppeteer-core' */
-/** @typedef {{ seconds: number, cpu: number, peak: number, ready?: number }} Cost */
+/** @typedef {{ seconds: number, cpu: number, peak: number, ready?: number, phases?: [string, number][] }} Cost */
 
 const SLICES = 512;
 const PATIENCE = 300_000;
@@ -37,6 +37,22 @@ const COMBINATIONS = [
 const ownFolder = () => {
   window.showDirectoryPicker = async () =>
     (await navigator.storage.getDirectory()).getDirectoryHandle('new-images', { create: true });
+};
+
+/** Notes when the page's worker enters each phase of a job. */
+const notePhases = () => {
+  /** @type {[string, number][]} */
+  const phases = [];
+  Object.assign(window, { phases });
+  window.Worker = class extends window.Worker {
+    constructor(/** @type {string | URL} */ url, /** @type {WorkerOptions | undefined} */ options) {
+      super(url, options);
+      this.addEventListener('message', ({ data }) => {
+        const phase = data?.event === 'progress' ? data.progress.phase : null;
+        if (phase && phases.at(-1)?.[0] !== phase) phases.push([phase, performance.now()]);
+      });
+    }
+  };
 };
 
 /** Saves `bytes` bytes of the chosen file in slices, by the browser alone. Runs in the page. */
@@ -59,6 +75,21 @@ async function saveAlone(
   const writable = await (await root.getFileHandle('alone.bin', { create: true })).createWritable();
   for (const slice of slices) await writable.write(slice);
   await writable.close();
+}
+
+/** The median seconds of each phase of the page's job. @param {Cost[]} costs */
+function phasesOf(costs) {
+  const phases = costs.map(({ phases: entered = [] }) =>
+    entered.map(([phase, at], n) => [phase, ((entered[n + 1]?.[1] ?? at) - at) / 1000]),
+  );
+  const names = new Set(phases.flat().map(([phase]) => phase));
+  return [...names].map((name) => {
+    const seconds = phases.map((one) => {
+      const times = one.filter(([phase]) => phase === name).map(([, time]) => Number(time));
+      return { seconds: times.reduce((sum, time) => sum + time, 0), cpu: 0, peak: 0 };
+    });
+    return `${name} ${median(seconds, 'seconds').toFixed(2)}`;
+  });
 }
 
 /** @param {'chromium' | 'firefox'} name @param {string} downloads */
@@ -122,6 +153,7 @@ const until = (page, ...words) =>
 async function ours(browser, address, image, way, downloads) {
   const page = await browser.newPage();
   if (way === 'folder') await page.evaluateOnNewDocument(ownFolder);
+  await page.evaluateOnNewDocument(notePhases);
   await page.goto(address);
   await sleep(1000);
   const started = performance.now();
@@ -148,7 +180,11 @@ async function ours(browser, address, image, way, downloads) {
     const name = basename(image).replace(/(\.\w+)$/, '-compacted$1');
     [size] = await Promise.all([arrival(downloads, name), until(page, 'Made', 'Saved')]);
   }
-  return { seconds: (performance.now() - started) / 1000, cpu: 0, peak: 0, ready, size };
+  const seconds = (performance.now() - started) / 1000;
+  const phases = await page.evaluate(
+    () => /** @type {{ phases: [string, number][] }} */ (/** @type {unknown} */ (window)).phases,
+  );
+  return { seconds, cpu: 0, peak: 0, ready, size, phases };
 }
 
 /**
@@ -184,7 +220,11 @@ const cell = (/** @type {Cost[]} */ costs) => `${median(costs, 'seconds').toFixe
 
 await main(async () => {
   const { values, positionals } = parseArgs({
-    options: { runs: { type: 'string', default: '5' }, image: { type: 'string', default: 'b' } },
+    options: {
+      runs: { type: 'string', default: '5' },
+      image: { type: 'string', default: 'b' },
+      phases: { type: 'boolean' },
+    },
     allowPositionals: true,
   });
   const one = cases.find(({ name }) => name.startsWith(`${values.image}:`));
@@ -227,6 +267,7 @@ await main(async () => {
       const ready = page.map((cost) => ({ ...cost, seconds: cost.ready ?? 0 }));
       const ratio = (median(page, 'seconds') / median(browser, 'seconds')).toFixed(2);
       console.log(`| ${name} | ${way} | ${cell(page)} | ${cell(ready)} | ${cell(browser)} | ${ratio} |`);
+      if (values.phases) say(`  ${name}, ${way}, seconds in each phase: ${phasesOf(page).join(', ')}`);
     }
   } finally {
     server.closeAllConnections();

@@ -231,7 +231,10 @@ function savingOf(sink, size, verify) {
   const proof = verify ? [expected('verify', size, rates.verify)] : [];
   const finish = expected('finish', size, rates.finish);
   // What can be read before it stands in its place is proved before it does.
-  return [expected('write', size, rates.write), ...(sink.composed ? [...proof, finish] : [finish, ...proof])];
+  return [
+    expected('write', size, rates.write),
+    ...(sink.composed && !sink.compare ? [...proof, finish] : [finish, ...proof]),
+  ];
 }
 
 /**
@@ -403,6 +406,11 @@ async function verifySink(control, compaction, sink, report) {
   if (!written) return;
   try {
     control.phase('verify', report.outputSize);
+    const told = (/** @type {number} */ done) => {
+      control.advance(done);
+      return control.breathe();
+    };
+    await attemptAsync(() => sink.compare?.(told), 'read-failed');
     try {
       compaction.startVerification(written, sink.composed ?? false);
     } catch (thrown) {
@@ -417,7 +425,11 @@ async function verifySink(control, compaction, sink, report) {
         cause: thrown,
       });
     }
-    await step(control, (budget) => compaction.verificationStep(budget));
+    await step(control, (budget) => {
+      const progress = compaction.verificationStep(budget);
+      // After a comparison of the whole file the bar is at its end: following the tables takes a moment.
+      return sink.compare ? { ...progress, done: report.outputSize, total: report.outputSize } : progress;
+    });
     report.verification = compaction.verification() ?? null;
     report.verified = report.verification !== null;
     if (report.verification) {

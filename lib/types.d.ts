@@ -101,6 +101,11 @@ export interface Sink {
   abort(): Promise<void>;
   /** What was written, to be verified: called before `commit` and, if that gave null, after it. */
   readBack(): Promise<ImageSource | null>;
+  /**
+   * For a sink whose file can be read only once it stands in its place: reads all of it back, and throws where it is
+   * not what was written. `tell` is called with the bytes done, and throws where the job was cancelled.
+   */
+  compare?(tell: (done: number) => Promise<void>): Promise<void>;
 }
 
 /** A place for what a scan has found. What is kept there of another file or other options is not used. */

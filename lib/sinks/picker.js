@@ -1,5 +1,6 @@
 import { CompactorError } from '../errors.js';
 import { FileSource } from '../sources/file.js';
+import { RunDigests } from './digests.js';
 
 /** @import { Sink } from '../types.js' */
 
@@ -11,14 +12,18 @@ import { FileSource } from '../sources/file.js';
  */
 export class PickerSink {
   kind = 'picker';
+  // Every run is read back once the file stands in its place.
+  composed = true;
   // Chromium hashes the whole file when it is closed; then all of it is read back.
-  rates = { write: 350e6, finish: 100e6, verify: 350e6 };
-  largestPiece = 32 * 1024 * 1024;
+  rates = { write: 350e6, finish: 100e6, verify: 700e6 };
+  largestPiece = 16 * 1024 * 1024;
   /** @type {FileSystemWritableFileStream | null} */
   #writable = null;
   #handle;
   #size = 0;
   #committed = false;
+  /** What the file must hold, where it is to be proved. @type {RunDigests | null} */
+  #digests = null;
 
   /** @param {FileSystemFileHandle} handle */
   constructor(handle) {
@@ -26,9 +31,14 @@ export class PickerSink {
     this.name = handle.name;
   }
 
-  /** @param {number} size */
-  async begin(size) {
+  /**
+   * @param {number} size
+   * @param {import('../types.js').ImageSource[]} [_sources]
+   * @param {{ verify?: boolean }} [options]
+   */
+  async begin(size, _sources, { verify = true } = {}) {
     this.#size = size;
+    this.#digests = verify ? new RunDigests() : null;
     this.#writable = await this.#handle.createWritable();
   }
 
@@ -42,9 +52,10 @@ export class PickerSink {
     if (piece.kind === 'zeros') return;
     const data =
       piece.kind === 'bytes'
-        ? /** @type {Uint8Array<ArrayBuffer>} */ (piece.bytes)
+        ? new Blob([/** @type {Uint8Array<ArrayBuffer>} */ (piece.bytes)])
         : slice(sources[piece.file], piece.start, piece.end);
     await this.#stream().write({ type: 'write', position, data });
+    this.#digests?.take(position, data);
   }
 
   async commit() {
@@ -56,6 +67,7 @@ export class PickerSink {
   }
 
   async abort() {
+    this.#digests?.stop();
     await this.#writable?.abort();
     this.#writable = null;
     // A picked file that was not there before is there now, and empty.
@@ -68,6 +80,11 @@ export class PickerSink {
 
   async readBack() {
     return this.#committed ? new FileSource(await this.#handle.getFile()) : null;
+  }
+
+  /** @param {(done: number) => Promise<void>} tell */
+  async compare(tell) {
+    await this.#digests?.compare(await this.#handle.getFile(), tell);
   }
 
   async #isEmpty() {

@@ -63,11 +63,11 @@ impl JsSource {
             Error::new(ErrorKind::InvalidArgument, "the size of the file is no whole number")
         })?;
         let file: Rc<dyn ReadAt> = match self.blob() {
-            Some(blob) => Rc::new(BlobReader::new(blob, size)?),
+            Some(blob) => Rc::new(HostFile { size, way: InBrowser::new(blob)? }),
             None if self.read_into_method().is_function() => {
-                Rc::new(DirectReader { source: self.clone(), size })
+                Rc::new(HostFile { size, way: Direct(self.clone()) })
             }
-            None => Rc::new(HostReader { source: self.clone(), size }),
+            None => Rc::new(HostFile { size, way: Copied(self.clone()) }),
         };
         Ok(Input { file, name: self.name(), modified: self.last_modified().and_then(since_2000) })
     }
@@ -78,72 +78,64 @@ pub fn since_2000(ms: f64) -> Option<u32> {
     from_number((ms / 1000.0 - EPOCH_2000).round()).and_then(|seconds| u32::try_from(seconds).ok())
 }
 
-/// An object with `read`.
-struct HostReader {
-    source: JsSource,
+/// A file of the host, whichever way its bytes are got.
+struct HostFile<W> {
     size: u64,
+    way: W,
 }
 
-impl ReadAt for HostReader {
+/// A way of getting bytes from the host.
+trait Fetch {
+    /// Fills `buf`, which is not empty and lies within the file.
+    fn fetch(&self, offset: u64, buf: &mut [u8]) -> Result<()>;
+}
+
+impl<W: Fetch> ReadAt for HostFile<W> {
     fn size(&self) -> u64 {
         self.size
     }
 
     fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         check_range(self, offset, len64(buf.len()))?;
-        if buf.is_empty() {
-            return Ok(());
-        }
+        if buf.is_empty() { Ok(()) } else { self.way.fetch(offset, buf) }
+    }
+}
+
+/// An object with `read`.
+struct Copied(JsSource);
+
+impl Fetch for Copied {
+    fn fetch(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         let length = u32::try_from(buf.len()).map_err(|_| Error::internal("a read of more than 4 GiB"))?;
-        let bytes = self.source.read(number(offset), length).map_err(|thrown| from_js(&thrown))?;
+        let bytes = self.0.read(number(offset), length).map_err(|thrown| from_js(&thrown))?;
         copy(&bytes, buf)
     }
 }
 
 /// An object with `readInto`: nothing is copied on the way.
-struct DirectReader {
-    source: JsSource,
-    size: u64,
-}
+struct Direct(JsSource);
 
-impl ReadAt for DirectReader {
-    fn size(&self) -> u64 {
-        self.size
-    }
-
-    fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        check_range(self, offset, len64(buf.len()))?;
-        if buf.is_empty() {
-            return Ok(());
-        }
-        self.source.read_into(buf, number(offset)).map_err(|thrown| from_js(&thrown))
+impl Fetch for Direct {
+    fn fetch(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        self.0.read_into(buf, number(offset)).map_err(|thrown| from_js(&thrown))
     }
 }
 
 /// A browser's `Blob`, read in a dedicated worker.
-struct BlobReader {
+struct InBrowser {
     blob: Blob,
     reader: FileReaderSync,
-    size: u64,
 }
 
-impl BlobReader {
-    fn new(blob: Blob, size: u64) -> Result<Self> {
+impl InBrowser {
+    fn new(blob: Blob) -> Result<Self> {
         let reader = FileReaderSync::new().map_err(|thrown| from_js(&thrown))?;
-        Ok(Self { blob, reader, size })
+        Ok(Self { blob, reader })
     }
 }
 
-impl ReadAt for BlobReader {
-    fn size(&self) -> u64 {
-        self.size
-    }
-
-    fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        check_range(self, offset, len64(buf.len()))?;
-        if buf.is_empty() {
-            return Ok(());
-        }
+impl Fetch for InBrowser {
+    fn fetch(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         let end = add(offset, len64(buf.len()), "a read")?;
         let slice = self.blob.slice_with_f64_and_f64(number(offset), number(end));
         let bytes = slice

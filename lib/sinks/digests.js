@@ -1,0 +1,106 @@
+/**
+ * What a file must hold, by a digest of each run of it: for a file that can be read only once it stands in its place.
+ *
+ * ```text
+ *   pieces ─────► runs of 16 MiB ──► read from the source once more, digest    while the browser writes and closes
+ *   saved file ──────────────────► read, digest ──► the same?                  once it is in its place
+ * ```
+ * Both sides are read anew: neither what the browser read in order to write, nor what it wrote, is taken on trust.
+ * Reading and digesting are the browser's own, beside this thread.
+ */
+import { CompactorError } from '../errors.js';
+
+/** Bytes of a run, about. */
+const RUN = 16 * 1024 * 1024;
+/** A gap of zeros up to this long is part of a run. A longer one is left out: the engine compares what matters of it. */
+const MAX_GAP = 64 * 1024;
+
+/** @typedef {{ start: number, length: number, digest: Promise<ArrayBuffer | null> }} Run */
+
+export class RunDigests {
+  /** @type {Run[]} */
+  #runs = [];
+  /** Of the run that grows. @type {BlobPart[]} */
+  #parts = [];
+  #start = 0;
+  #length = 0;
+  /** @type {Promise<unknown>} */
+  #last = Promise.resolve();
+  #stopped = false;
+
+  /**
+   * Takes what the file must hold from `position` on, which lies behind everything that was taken before.
+   *
+   * @param {number} position
+   * @param {Blob} data
+   */
+  take(position, data) {
+    const gap = position - this.#start - this.#length;
+    if (gap > MAX_GAP || this.#length + gap + data.size > RUN) this.#endRun();
+    if (this.#length === 0) this.#start = position;
+    else if (gap > 0) this.#parts.push(new Uint8Array(gap));
+    this.#parts.push(data);
+    this.#length = position + data.size - this.#start;
+  }
+
+  /**
+   * Reads the file back. Throws `differs` at the first run that is not what it must be.
+   *
+   * @param {Blob} saved
+   * @param {(done: number) => Promise<void>} tell how far it is; may throw to stop
+   */
+  async compare(saved, tell) {
+    this.#endRun();
+    /** @param {Run | undefined} run */
+    const read = (run) => run && heard(digestOf(saved.slice(run.start, run.start + run.length)));
+    let next = read(this.#runs[0]);
+    for (const [index, { start, length, digest }] of this.#runs.entries()) {
+      // One is read while the one before it is digested.
+      const under = next;
+      next = read(this.#runs[index + 1]);
+      const [expected, found] = await Promise.all([digest, under]);
+      if (!expected || !found || !isSame(expected, found)) {
+        throw new CompactorError('differs', 'what the browser saved does not read as it was made', {
+          site: { structure: 'new image', space: 'file', offset: start },
+        });
+      }
+      await tell(start + length);
+    }
+  }
+
+  /** Reads nothing more. */
+  stop() {
+    this.#stopped = true;
+  }
+
+  #endRun() {
+    if (this.#length === 0) return;
+    const run = new Blob(this.#parts);
+    const digest = heard(this.#last.then(() => (this.#stopped ? null : digestOf(run))));
+    this.#last = digest.catch(() => {});
+    this.#runs.push({ start: this.#start, length: this.#length, digest });
+    this.#start += this.#length;
+    this.#parts = [];
+    this.#length = 0;
+  }
+}
+
+/** @param {Blob} blob */
+const digestOf = async (blob) => crypto.subtle.digest('SHA-256', await blob.arrayBuffer());
+
+/**
+ * A promise that is waited for later: until then its failure is no unhandled one.
+ *
+ * @template T
+ * @param {Promise<T>} promise
+ */
+function heard(promise) {
+  promise.catch(() => {});
+  return promise;
+}
+
+/** @param {ArrayBuffer} one @param {ArrayBuffer} other */
+function isSame(one, other) {
+  const bytes = new Uint8Array(other);
+  return one.byteLength === other.byteLength && new Uint8Array(one).every((byte, at) => byte === bytes[at]);
+}
