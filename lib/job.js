@@ -18,6 +18,8 @@ import { Forecast } from './forecast.js';
 
 /** How often progress is told, in milliseconds. */
 const TELL_EVERY = 100;
+/** How often messages are let in, in milliseconds: a turn of a worker's event loop takes about one. */
+const BREATHE_EVERY = 10;
 
 let jobs = 0;
 
@@ -118,6 +120,7 @@ export class Control {
   /** @type {JobProgress} */
   #now = { phase: 'queued', bytesDone: 0, bytesTotal: 0, bytesPerSecond: 0, secondsLeft: null };
   #told = 0;
+  #breathed = 0;
   #forecast = new Forecast();
   #hooks;
   /** @type {((cells: number) => import('./types.js').BlockMap) | null} */
@@ -189,9 +192,12 @@ export class Control {
     if (this.#hooks.isCancelled()) throw new CompactorError('cancelled', 'cancelled; nothing was written');
   }
 
-  /** Lets messages in (a cancel among them), and throws where the person cancelled. */
+  /** Lets messages in (a cancel among them) every now and then, and throws where the person cancelled. */
   async breathe() {
-    await breathe();
+    if (performance.now() - this.#breathed >= BREATHE_EVERY) {
+      await breathe();
+      this.#breathed = performance.now();
+    }
     this.check();
   }
 }

@@ -10,37 +10,31 @@
  */
 import { CompactorError } from '../errors.js';
 
-/** Bytes of a run, about. */
+/** Bytes of which a digest is taken. */
 const RUN = 16 * 1024 * 1024;
-/** A gap of zeros up to this long is part of a run. A longer one is left out: the engine compares what matters of it. */
-const MAX_GAP = 64 * 1024;
 
-/** @typedef {{ start: number, length: number, digest: Promise<ArrayBuffer | null> }} Run */
+/** @typedef {{ start: number, end: number, digest: Promise<ArrayBuffer | null> }} Run */
 
 export class RunDigests {
   /** @type {Run[]} */
   #runs = [];
-  /** Of the run that grows. @type {BlobPart[]} */
-  #parts = [];
-  #start = 0;
-  #length = 0;
   /** @type {Promise<unknown>} */
   #last = Promise.resolve();
   #stopped = false;
 
   /**
-   * Takes what the file must hold from `position` on, which lies behind everything that was taken before.
+   * Takes what the file must hold from `position` on.
    *
    * @param {number} position
    * @param {Blob} data
    */
   take(position, data) {
-    const gap = position - this.#start - this.#length;
-    if (gap > MAX_GAP || this.#length + gap + data.size > RUN) this.#endRun();
-    if (this.#length === 0) this.#start = position;
-    else if (gap > 0) this.#parts.push(new Uint8Array(gap));
-    this.#parts.push(data);
-    this.#length = position + data.size - this.#start;
+    for (let from = 0; from < data.size; from += RUN) {
+      const run = data.slice(from, from + RUN);
+      const digest = heard(this.#last.then(() => (this.#stopped ? null : digestOf(run))));
+      this.#last = digest.catch(() => {});
+      this.#runs.push({ start: position + from, end: position + from + run.size, digest });
+    }
   }
 
   /**
@@ -50,11 +44,10 @@ export class RunDigests {
    * @param {(done: number) => Promise<void>} tell how far it is; may throw to stop
    */
   async compare(saved, tell) {
-    this.#endRun();
     /** @param {Run | undefined} run */
-    const read = (run) => run && heard(digestOf(saved.slice(run.start, run.start + run.length)));
+    const read = (run) => run && heard(digestOf(saved.slice(run.start, run.end)));
     let next = read(this.#runs[0]);
-    for (const [index, { start, length, digest }] of this.#runs.entries()) {
+    for (const [index, { start, end, digest }] of this.#runs.entries()) {
       // One is read while the one before it is digested.
       const under = next;
       next = read(this.#runs[index + 1]);
@@ -64,24 +57,13 @@ export class RunDigests {
           site: { structure: 'new image', space: 'file', offset: start },
         });
       }
-      await tell(start + length);
+      await tell(end);
     }
   }
 
   /** Reads nothing more. */
   stop() {
     this.#stopped = true;
-  }
-
-  #endRun() {
-    if (this.#length === 0) return;
-    const run = new Blob(this.#parts);
-    const digest = heard(this.#last.then(() => (this.#stopped ? null : digestOf(run))));
-    this.#last = digest.catch(() => {});
-    this.#runs.push({ start: this.#start, length: this.#length, digest });
-    this.#start += this.#length;
-    this.#parts = [];
-    this.#length = 0;
   }
 }
 

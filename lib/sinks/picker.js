@@ -4,6 +4,11 @@ import { RunDigests } from './digests.js';
 
 /** @import { Sink } from '../types.js' */
 
+/** Bytes that are written by one call, at most: a call for each block takes half as long again. */
+const RUN = 32 * 1024 * 1024;
+/** Zeros up to this long are written. A longer stretch is left out, for which the browser begins anew. */
+const MAX_GAP = 64 * 1024;
+
 /**
  * Writes the new image to a file of a picked folder. The browser keeps it aside
  * and puts it in place when it is closed; until then an existing file stays as it was.
@@ -16,7 +21,7 @@ export class PickerSink {
   composed = true;
   // Chromium hashes the whole file when it is closed; then all of it is read back.
   rates = { write: 350e6, finish: 100e6, verify: 700e6 };
-  largestPiece = 16 * 1024 * 1024;
+  largestPiece = RUN;
   /** @type {FileSystemWritableFileStream | null} */
   #writable = null;
   #handle;
@@ -24,6 +29,10 @@ export class PickerSink {
   #committed = false;
   /** What the file must hold, where it is to be proved. @type {RunDigests | null} */
   #digests = null;
+  /** What the next call writes. @type {BlobPart[]} */
+  #parts = [];
+  #start = 0;
+  #length = 0;
 
   /** @param {FileSystemFileHandle} handle */
   constructor(handle) {
@@ -50,16 +59,22 @@ export class PickerSink {
   async write(piece, position, sources) {
     // A gap stands for zeros: the file is set to its length in the end.
     if (piece.kind === 'zeros') return;
+    this.#stream();
     const data =
       piece.kind === 'bytes'
         ? new Blob([/** @type {Uint8Array<ArrayBuffer>} */ (piece.bytes)])
         : slice(sources[piece.file], piece.start, piece.end);
-    await this.#stream().write({ type: 'write', position, data });
-    this.#digests?.take(position, data);
+    const gap = position - this.#start - this.#length;
+    if (gap > MAX_GAP || this.#length + gap + data.size > RUN) await this.#writeRun();
+    if (this.#length === 0) this.#start = position;
+    else if (gap > 0) this.#parts.push(new Uint8Array(gap));
+    this.#parts.push(data);
+    this.#length = position + data.size - this.#start;
   }
 
   async commit() {
     const stream = this.#stream();
+    await this.#writeRun();
     await stream.truncate(this.#size);
     await stream.close();
     this.#writable = null;
@@ -67,6 +82,8 @@ export class PickerSink {
   }
 
   async abort() {
+    this.#parts = [];
+    this.#length = 0;
     this.#digests?.stop();
     await this.#writable?.abort();
     this.#writable = null;
@@ -85,6 +102,16 @@ export class PickerSink {
   /** @param {(done: number) => Promise<void>} tell */
   async compare(tell) {
     await this.#digests?.compare(await this.#handle.getFile(), tell);
+  }
+
+  async #writeRun() {
+    if (this.#length === 0) return;
+    const [position, data] = [this.#start, new Blob(this.#parts)];
+    this.#start += this.#length;
+    this.#length = 0;
+    this.#parts = [];
+    await this.#stream().write({ type: 'write', position, data });
+    this.#digests?.take(position, data);
   }
 
   async #isEmpty() {
