@@ -210,8 +210,10 @@ impl Comparison {
         let block_size = source.geometry.block_size;
         let mut next = source.blocks.next_known(block_size.count_for(window.start));
         while let Some(block) = next.filter(|&block| block_size.start_of(block) < window.end) {
+            // The new image's first: a block that was left out has none, and the source's need not be read.
             if !self.is_bitmap_traced(source, output, block)?
-                && let (Some(x), Some(y)) = (source.sector_bitmap(block)?, output.sector_bitmap(block)?)
+                && let Some(y) = output.sector_bitmap(block)?
+                && let Some(x) = source.sector_bitmap(block)?
                 && x != y
             {
                 let site = Site {
