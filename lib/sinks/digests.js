@@ -4,6 +4,7 @@
  * ```text
  *   pieces ─────► runs of 16 MiB ──► read from the source once more, digest    while the browser writes and closes
  *   saved file ──────────────────► read, digest ──► the same?                  once it is in its place
+ *   between the runs, behind them ──────────────► nothing but zeros?
  * ```
  * Both sides are read anew: neither what the browser read in order to write, nor what it wrote, is taken on trust.
  * Reading and digesting are the browser's own, beside this thread.
@@ -38,7 +39,8 @@ export class RunDigests {
   }
 
   /**
-   * Reads the file back. Throws `differs` at the first run that is not what it must be.
+   * Reads the whole file back. Throws `differs` at the first run that is not what it must be; between the runs and
+   * behind them, that is zeros.
    *
    * @param {Blob} saved
    * @param {(done: number) => Promise<void>} tell how far it is; may throw to stop
@@ -47,24 +49,55 @@ export class RunDigests {
     /** @param {Run | undefined} run */
     const read = (run) => run && heard(digestOf(saved.slice(run.start, run.end)));
     let next = read(this.#runs[0]);
+    let at = 0;
     for (const [index, { start, end, digest }] of this.#runs.entries()) {
       // One is read while the one before it is digested.
       const under = next;
       next = read(this.#runs[index + 1]);
       const [expected, found] = await Promise.all([digest, under]);
-      if (!expected || !found || !isSame(expected, found)) {
-        throw new CompactorError('differs', 'what the browser saved does not read as it was made', {
-          site: { structure: 'new image', space: 'file', offset: start },
-        });
-      }
+      if (!expected || !found || !isSame(expected, found)) throw differs(start);
+      await requireZeros(saved, at, start, tell);
+      at = end;
       await tell(end);
     }
+    await requireZeros(saved, at, saved.size, tell);
   }
 
   /** Reads nothing more. */
   stop() {
     this.#stopped = true;
   }
+}
+
+/**
+ * Throws `differs` where anything but zeros stands between two places of a file.
+ *
+ * @param {Blob} saved
+ * @param {number} start
+ * @param {number} end
+ * @param {(done: number) => Promise<void>} tell
+ */
+async function requireZeros(saved, start, end, tell) {
+  for (let from = start; from < end; from += RUN) {
+    const to = Math.min(end, from + RUN);
+    const bytes = await saved.slice(from, to).arrayBuffer();
+    if (bytes.byteLength !== to - from || !isZero(bytes)) throw differs(from);
+    await tell(to);
+  }
+}
+
+/** @param {ArrayBuffer} buffer */
+function isZero(buffer) {
+  const words = new BigUint64Array(buffer, 0, Math.floor(buffer.byteLength / 8));
+  const rest = new Uint8Array(buffer, words.byteLength);
+  return words.every((word) => word === 0n) && rest.every((byte) => byte === 0);
+}
+
+/** @param {number} offset where in the file */
+function differs(offset) {
+  return new CompactorError('differs', 'what the browser saved does not read as it was made', {
+    site: { structure: 'new image', space: 'file', offset },
+  });
 }
 
 /** @param {Blob} blob */

@@ -65,7 +65,7 @@ export class PickerSink {
         ? new Blob([/** @type {Uint8Array<ArrayBuffer>} */ (piece.bytes)])
         : slice(sources[piece.file], piece.start, piece.end);
     const gap = position - this.#start - this.#length;
-    if (gap > MAX_GAP || this.#length + gap + data.size > RUN) await this.#writeRun();
+    if (gap < 0 || gap > MAX_GAP || this.#length + gap + data.size > RUN) await this.#writeRun();
     if (this.#length === 0) this.#start = position;
     else if (gap > 0) this.#parts.push(new Uint8Array(gap));
     this.#parts.push(data);
