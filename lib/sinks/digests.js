@@ -43,9 +43,11 @@ export class RunDigests {
    * behind them, that is zeros.
    *
    * @param {Blob} saved
+   * @param {number} size how long it must be
    * @param {(done: number) => Promise<void>} tell how far it is; may throw to stop
    */
-  async compare(saved, tell) {
+  async compare(saved, size, tell) {
+    if (saved.size !== size) throw differs(Math.min(saved.size, size));
     /** @param {Run | undefined} run */
     const read = (run) => run && heard(digestOf(saved.slice(run.start, run.end)));
     let next = read(this.#runs[0]);
@@ -60,7 +62,7 @@ export class RunDigests {
       at = end;
       await tell(end);
     }
-    await requireZeros(saved, at, saved.size, tell);
+    await requireZeros(saved, at, size, tell);
   }
 
   /** Reads nothing more. */

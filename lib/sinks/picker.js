@@ -101,7 +101,9 @@ export class PickerSink {
 
   /** @param {(done: number) => Promise<void>} tell */
   async compare(tell) {
-    await this.#digests?.compare(await this.#handle.getFile(), tell);
+    // What was not to be proved cannot be.
+    if (!this.#digests) throw new CompactorError('internal', 'a file was compared that was not to be verified');
+    await this.#digests.compare(await this.#handle.getFile(), this.#size, tell);
   }
 
   async #writeRun() {

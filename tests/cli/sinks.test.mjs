@@ -236,8 +236,21 @@ test('picker: one byte that was saved otherwise is found, wherever it is', async
   await compare();
 });
 
-test('picker: a saved file that ends early is found', async () => {
+test('picker: a saved file that ends early, or late, is found', async () => {
   const { handle, compare, size } = await pickedAndSaved();
-  handle.bytes = (handle.bytes ?? new Uint8Array()).subarray(0, size - 1);
+  const saved = handle.bytes ?? new Uint8Array();
+  handle.bytes = saved.subarray(0, size - 1);
   await assert.rejects(compare(), { code: 'differs' });
+  handle.bytes = Buffer.concat([saved, Buffer.alloc(1)]);
+  await assert.rejects(compare(), { code: 'differs', site: { structure: 'new image', space: 'file', offset: size } });
+});
+
+test('picker: what was not to be verified is not called the same', async () => {
+  const sink = new PickerSink(/** @type {any} */ (new FileHandle('out.vhd')));
+  await sink.begin(0, [], { verify: false });
+  await sink.commit();
+  await assert.rejects(
+    sink.compare(async () => {}),
+    { code: 'internal' },
+  );
 });
