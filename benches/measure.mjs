@@ -23,8 +23,11 @@ export async function costOf(commandLine) {
 }
 
 /** @param {Cost[]} costs @param {keyof Cost} key */
-export function median(costs, key) {
-  const sorted = costs.map((cost) => cost[key]).sort((a, b) => a - b);
+export const median = (costs, key) => medianOf(costs.map((cost) => cost[key]));
+
+/** @param {number[]} values */
+export function medianOf(values) {
+  const sorted = values.toSorted((a, b) => a - b);
   const middle = sorted.length >> 1;
   return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }

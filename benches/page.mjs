@@ -19,7 +19,7 @@ import { inRoot } from '../scripts/lib/paths.mjs';
 import { serve } from '../scripts/lib/server.mjs';
 import { chromium, firefox } from '../tests/e2e/support/programs.mjs';
 import { cases } from './cases.mjs';
-import { median, spread } from './measure.mjs';
+import { median, medianOf, spread } from './measure.mjs';
 
 /** @import { Browser, ElementHandle, Page } from 'puppeteer-core' */
 /** @typedef {{ seconds: number, cpu: number, peak: number, ready?: number, phases?: [string, number][] }} Cost */
@@ -86,9 +86,9 @@ function phasesOf(costs) {
   return [...names].map((name) => {
     const seconds = phases.map((one) => {
       const times = one.filter(([phase]) => phase === name).map(([, time]) => Number(time));
-      return { seconds: times.reduce((sum, time) => sum + time, 0), cpu: 0, peak: 0 };
+      return times.reduce((sum, time) => sum + time, 0);
     });
-    return `${name} ${median(seconds, 'seconds').toFixed(2)}`;
+    return `${name} ${medianOf(seconds).toFixed(2)}`;
   });
 }
 

@@ -1,6 +1,5 @@
 //! The invariant over everything: every byte that is not free reads the same before and after.
 
-use std::cell::Cell;
 use std::rc::Rc;
 
 use proptest::prelude::*;
@@ -13,6 +12,7 @@ use super::*;
 use crate::extents::Extents;
 use crate::image::vhdx::testing::TestImage;
 use crate::image::{Disk, OutState, Piece, vhd};
+use crate::io::tests::Counting;
 use crate::io::{ReadAt, read_vec};
 use crate::{ErrorKind, Result};
 
@@ -364,34 +364,19 @@ fn zeros_of_a_child_are_not_left_to_its_parent() {
     }
 }
 
-/// A file that counts its reads.
-struct Counted(Vec<u8>, Rc<Cell<u32>>);
-
-impl ReadAt for Counted {
-    fn size(&self) -> u64 {
-        self.0.size()
-    }
-
-    fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        self.1.set(self.1.get() + 1);
-        self.0.read_exact_at(offset, buf)
-    }
-}
-
 #[test]
 fn following_the_tables_reads_nothing_of_the_source() {
     let block_size = 128u64 << 10;
     let present: Vec<_> = (0..32).map(|block| (block, vec![7; 128 << 10])).collect();
     let source = vhd::tests::dynamic(32 * block_size, block_size, &present);
     let every_second = (0..16).map(|i| 2 * i * block_size..(2 * i + 1) * block_size);
-    let reads = Rc::new(Cell::new(0));
-    let file: Rc<dyn ReadAt> = Rc::new(Counted(source.clone(), Rc::clone(&reads)));
-    let disk = Disk::single(crate::image::open(file).unwrap());
+    let file = Rc::new(Counting::new(source.clone()));
+    let disk = Disk::single(crate::image::open(Rc::clone(&file) as Rc<dyn ReadAt>).unwrap());
     let plan = plan(disk, Extents::from_ranges(every_second.collect()), Options::default()).unwrap();
     let layout = lay_out(&plan, 1, &Fresh::default()).unwrap();
     let output = execute(&layout, &[&source]);
-    let before = reads.get();
+    let before = file.reads();
     let verdict = compare(&layout, &output, Evidence::Pieces).unwrap();
     assert_eq!((verdict.traced, verdict.skipped), (16 * block_size, 16 * block_size));
-    assert_eq!(reads.get(), before, "the sector bitmaps of blocks that were left out were read");
+    assert_eq!(file.reads(), before, "the sector bitmaps of blocks that were left out were read");
 }

@@ -101,8 +101,7 @@ impl<R: ReadAt> ReadAt for Cached<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::tests::{conforms, pattern};
-    use std::cell::Cell;
+    use crate::io::tests::{Counting, conforms, pattern};
 
     #[test]
     fn cache_conforms() {
@@ -111,25 +110,14 @@ mod tests {
         }
     }
 
-    struct Counting(Vec<u8>, Cell<u32>);
-    impl ReadAt for Counting {
-        fn size(&self) -> u64 {
-            self.0.size()
-        }
-        fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
-            self.1.set(self.1.get() + 1);
-            self.0.read_exact_at(offset, buf)
-        }
-    }
-
     #[test]
     fn a_page_is_read_once_and_memory_is_bounded() {
-        let cached = Cached::new(Counting(vec![1; 40 << 20], Cell::new(0)));
+        let cached = Cached::new(Counting::new(vec![1; 40 << 20]));
         let mut buf = [0; 16];
         for offset in 0..1000 {
             cached.read_exact_at(offset, &mut buf).unwrap();
         }
-        assert_eq!(cached.inner.1.get(), 1);
+        assert_eq!(cached.inner.reads(), 1);
         for page in 0..300 {
             cached.read_exact_at(page * PAGE, &mut buf).unwrap();
         }

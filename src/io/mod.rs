@@ -127,6 +127,34 @@ pub fn past_end(offset: u64, len: u64, size: u64) -> Error {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use std::cell::Cell;
+
+    /// Bytes in memory that count the reads of them.
+    pub(crate) struct Counting {
+        bytes: Vec<u8>,
+        reads: Cell<u32>,
+    }
+
+    impl Counting {
+        pub(crate) fn new(bytes: Vec<u8>) -> Self {
+            Self { bytes, reads: Cell::new(0) }
+        }
+
+        pub(crate) fn reads(&self) -> u32 {
+            self.reads.get()
+        }
+    }
+
+    impl ReadAt for Counting {
+        fn size(&self) -> u64 {
+            self.bytes.size()
+        }
+
+        fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+            self.reads.set(self.reads() + 1);
+            self.bytes.read_exact_at(offset, buf)
+        }
+    }
 
     /// The one suite that every reader passes; `expected` is what the reader holds.
     pub(crate) fn conforms<R: ReadAt>(reader: &R, expected: &[u8]) {

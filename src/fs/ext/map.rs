@@ -166,6 +166,7 @@ pub(super) fn inconsistent(what: String, at: Site) -> Stop {
 mod tests {
     use super::*;
     use crate::fs::ext::sample::{BITMAPS, DESCRIPTORS, FREE, SUPERBLOCK, Sample, sample_free};
+    use crate::io::tests::Counting;
 
     #[track_caller]
     fn contradicts(sample: &Sample, what: &str) {
@@ -263,24 +264,13 @@ mod tests {
 
     #[test]
     fn bitmaps_that_lie_together_are_read_together() {
-        use std::cell::Cell;
-        struct Counting(Vec<u8>, Cell<u32>);
-        impl ReadAt for Counting {
-            fn size(&self) -> u64 {
-                self.0.size()
-            }
-            fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> crate::Result<()> {
-                self.1.set(self.1.get() + 1);
-                self.0.read_exact_at(offset, buf)
-            }
-        }
         let reads = |sample: Sample| {
-            let volume = Counting(sample.bytes, Cell::new(0));
+            let volume = Counting::new(sample.bytes);
             let raw = crate::fs::ext::superblock::read(&volume).unwrap();
             let superblock = Superblock::parse(&raw, volume.size()).unwrap();
-            volume.1.set(0);
+            let before = volume.reads();
             free_map(&volume, &superblock, Total::Exact).unwrap();
-            volume.1.get()
+            volume.reads() - before
         };
         let in_a_row = |log_groups_per_flex: u32| {
             let mut sample = Sample::new();
