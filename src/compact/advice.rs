@@ -2,22 +2,24 @@
 //!
 //! Every command that is named was tried, or is documented by those who make the system; the source stands
 //! beside it. Nobody is told to defragment where that cannot help, nor to fill with zeros where trimming is to
-//! be had: zeros grow a dynamic disk to its full size first, and a compressing file system stores none.
+//! be had ([`super::release`]).
 
 use super::analysis::VolumeFindings;
 use super::estimate::Reason;
 use super::options::{BlockSizeChoice, Mode};
 use super::parts::{Part, PartKind};
 use super::plan::Plan;
+use super::release::{Guest, release};
 use crate::error::Result;
 use crate::fs::{Decline, DeclineReason, Mapping};
 use crate::image::{DiskType, Format};
-use crate::volume::{LOST_FILE_SYSTEM, Scheme};
+use crate::volume::{Inside, LOST_FILE_SYSTEM, Scheme};
 
 /// A part below this share of the new image is not worth a word.
 const WORTH_A_WORD: u64 = 50;
 
-/// Gaps around partitions up to this size are not worth a word: alignment to 1 MiB at either end, in large blocks.
+/// Gaps around partitions and partitions without a file system are up to this size not worth a word: alignment to
+/// 1 MiB at either end, in large blocks, and a boot loader's code.
 const ORDINARY_GAPS: u64 = 16 << 20;
 
 /// The reasons that belong to no part: what was asked, and what was not given.
@@ -67,7 +69,9 @@ pub(super) fn of_part(plan: &Plan, part: &Part) -> Result<Option<Reason>> {
     // Every disk has gaps around its partitions, and a reserved partition is only looked through for zeros.
     let is_ordinary = match part.kind {
         PartKind::NoPartition => part.bytes < ORDINARY_GAPS,
-        PartKind::Declined => findings.is_some_and(|findings| findings.volume.is_reserved()),
+        PartKind::Declined => findings.is_some_and(|findings| {
+            findings.volume.inside() == Inside::NoFileSystem && part.bytes < ORDINARY_GAPS
+        }),
         _ => part.bytes < plan.size / WORTH_A_WORD,
     };
     if is_ordinary {
@@ -108,7 +112,7 @@ pub(super) fn of_part(plan: &Plan, part: &Part) -> Result<Option<Reason>> {
             Vec::new(),
         ),
         (PartKind::Unknown, _) if plan.options.mode != Mode::Zero && plan.disk().is_complete() => {
-            let (how, commands) = release(plan, "");
+            let (how, commands) = release(Guest::Unsure, passes_trimming_on(plan));
             (format!("Nothing is known of what this disk holds, so only zeros were dropped. {how}"), commands)
         }
         _ => return Ok(None),
@@ -118,6 +122,28 @@ pub(super) fn of_part(plan: &Plan, part: &Part) -> Result<Option<Reason>> {
         None => message,
     };
     Ok(Some(Reason { code: part.kind.code(), message, bytes: part.bytes, commands }))
+}
+
+/// A word on space that is marked as in use and that no file has, as a crash leaves it.
+pub(super) fn of_leaked(plan: &Plan, findings: &VolumeFindings) -> Option<Reason> {
+    let bytes = findings.detected.unowned_bytes().filter(|&bytes| bytes >= plan.size / WORTH_A_WORD)?;
+    if bytes == 0 || plan.options.mode == Mode::Zero {
+        return None;
+    }
+    let commands = match findings.detected.name {
+        // Microsoft Learn, "chkdsk" (/f).
+        "NTFS" | "exFAT" => vec!["chkdsk C: /f"],
+        // e2fsprogs, e2fsck(8); the file system must not be mounted.
+        "ext2" | "ext3" | "ext4" => vec!["sudo e2fsck -f /dev/sdX9"],
+        // dosfstools, fsck.fat(8): without -f and -a, lost clusters are given back.
+        "FAT12" | "FAT16" | "FAT32" => vec!["sudo fsck.fat -r /dev/sdX9"],
+        // xfsprogs, xfs_repair(8); the file system must not be mounted.
+        "XFS" => vec!["sudo xfs_repair /dev/sdX9"],
+        _ => return None,
+    };
+    let what = "Space that is marked as in use and that no file has, as a crash may leave it. It stays. A check of the \
+                file system gives it back; compact again after that.";
+    Some(Reason { code: "leaked", message: format!("{}: {what}", title(findings)), bytes, commands })
 }
 
 fn held(plan: &Plan, findings: &VolumeFindings) -> (String, Vec<&'static str>) {
@@ -186,8 +212,15 @@ fn behind_end(findings: &VolumeFindings) -> (String, Vec<&'static str>) {
 
 fn declined(plan: &Plan, findings: &VolumeFindings, decline: &Decline) -> (String, Vec<&'static str>) {
     match decline.reason {
+        _ if findings.volume.inside() == Inside::NoFileSystem => {
+            (format!("{} Only what of it is zero goes.", decline.detail), Vec::new())
+        }
         DeclineReason::NotSupported | DeclineReason::Unrecognised => {
-            let (how, commands) = release(plan, findings.detected.name);
+            let guest = match findings.volume.inside() {
+                Inside::Windows => Guest::Windows,
+                _ => Guest::of(findings.detected.name),
+            };
+            let (how, commands) = release(guest, passes_trimming_on(plan));
             (format!("{} {how}", decline.detail), commands)
         }
         // Microsoft Learn, "manage-bde off".
@@ -198,42 +231,9 @@ fn declined(plan: &Plan, findings: &VolumeFindings, decline: &Decline) -> (Strin
     }
 }
 
-/// How a guest itself lets go of the free space of a file system that is not understood here.
-fn release(plan: &Plan, name: &str) -> (String, Vec<&'static str>) {
-    match name {
-        // Microsoft Learn, "Optimize-Volume" (-ReTrim).
-        "ReFS" if trims(plan) => (
-            "Its free space can be trimmed in Windows; shut the machine down after that, and compact again.".into(),
-            vec!["Optimize-Volume -DriveLetter D -ReTrim"],
-        ),
-        // Tried on a Btrfs with zstd and a 29.7 GB disk: zeros left 1063 of 1082 MB, trimming 43 MB. util-linux, fstrim(8).
-        _ if trims(plan) => (
-            "Its free space can be trimmed in the guest; shut the machine down after that, and compact again.".into(),
-            vec!["sudo fstrim -av"],
-        ),
-        "Btrfs" | "ZFS" => (
-            "A file system that compresses cannot be filled with zeros; move its files to a new disk.".into(),
-            Vec::new(),
-        ),
-        // Sysinternals, SDelete (-z), for Windows; the disk grows to its full size meanwhile.
-        "ReFS" => (
-            "Its free space can be filled with zeros in Windows (the image grows meanwhile); shut the machine down after \
-             that, and compact again."
-                .into(),
-            vec!["sdelete -z D:"],
-        ),
-        _ => (
-            "This kind of image passes no trimming on. Its free space can be filled with zeros in the guest (the image \
-             grows meanwhile); shut the machine down after that, and compact again."
-                .into(),
-            vec!["sudo dd if=/dev/zero of=/zeros bs=1M; sudo rm /zeros; sync"],
-        ),
-    }
-}
-
 /// Whether the programs that run this image pass a guest's discards on to it: Hyper-V and WSL do for VHDX
 /// (MS-VHDX 2.5.1.1, UNMAPPED blocks); a VHD has no state for it, and XCP-ng's guests get none.
-fn trims(plan: &Plan) -> bool {
+fn passes_trimming_on(plan: &Plan) -> bool {
     plan.analysis().top().format == Format::Vhdx
 }
 
@@ -246,7 +246,8 @@ fn title(findings: &VolumeFindings) -> String {
     let name = findings.detected.name;
     let place = match findings.volume.scheme {
         Scheme::Whole => "The whole disk".to_owned(),
-        _ => format!("Partition {}", findings.volume.index),
+        Scheme::Lvm => format!("Logical volume {}", findings.volume.name.as_deref().unwrap_or_default()),
+        Scheme::Mbr | Scheme::Gpt => format!("Partition {}", findings.volume.index),
     };
     match &findings.detected.label {
         Some(label) => format!("{place} ({name}, {label:?})"),

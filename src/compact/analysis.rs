@@ -155,11 +155,17 @@ impl Analysis {
                 opaque: None,
                 rest_of_lvm: None,
             };
-            let detected = Detected { name, label, mapping, warnings: Vec::new(), hearing };
+            let detected = Detected { name, label, mapping, warnings: Vec::new(), hearing, structures: None };
             VolumeFindings { volume, detected, heard: Progress::default() }
         };
         let volumes = (1..).zip(volumes).map(findings).collect();
         Self { disk, files, file_size, volumes, table_is_ambiguous: false, warnings: Vec::new() }
+    }
+
+    /// The volumes, for a test to say more of them.
+    #[cfg(test)]
+    pub(super) fn volumes_mut(&mut self) -> &mut [VolumeFindings] {
+        &mut self.volumes
     }
 
     /// The virtual disk.

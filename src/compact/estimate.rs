@@ -52,6 +52,7 @@ impl Reason {
 pub fn estimate(plan: &Plan) -> Result<Estimate> {
     let parts = parts(plan)?;
     let mut reasons = advice::general(plan);
+    reasons.extend(plan.analysis().volumes().iter().filter_map(|findings| advice::of_leaked(plan, findings)));
     for part in &parts {
         reasons.extend(advice::of_part(plan, part)?);
     }

@@ -84,6 +84,67 @@ fn every_byte_that_stays_has_a_name_and_they_add_up() {
 }
 
 #[test]
+fn files_are_told_from_the_structures_of_their_file_system() {
+    let parts = |structures: Option<Extents>| {
+        // Of 15 MiB the file system spans all but half a MiB, and the last 4 MiB are free.
+        let volumes =
+            vec![(0..15 * MIB, "ext4", Scheme::Gpt, mapped(&[(10 * MIB, 14 * MIB)], 15 * MIB - MIB / 2), "")];
+        let mut analysis = Analysis::made_up(full(8), vec![0], volumes);
+        analysis.volumes_mut()[0].detected.structures = structures;
+        let estimate = estimate(&Plan::new(&Rc::new(analysis), Options::default()).unwrap()).unwrap();
+        assert_eq!(estimate.parts.iter().map(|part| part.bytes).sum::<u64>(), estimate.output_size);
+        [PartKind::Files, PartKind::Structures, PartKind::InUse, PartKind::BehindEnd]
+            .map(|kind| bytes(&estimate, kind))
+    };
+    assert_eq!(parts(None), [0, 0, 11 * MIB, 0]);
+    // The little that rounding leaves behind the end is the file system's own; a structure may well lie in free space.
+    let structures = extents(&[(0, MIB), (3 * MIB, 4 * MIB), (9 * MIB, 11 * MIB)]);
+    assert_eq!(parts(Some(structures)), [11 * MIB - 3 * MIB - MIB / 2, 3 * MIB + MIB / 2, 0, 0]);
+    assert_eq!(parts(Some(Extents::default())), [11 * MIB - MIB / 2, MIB / 2, 0, 0]);
+}
+
+#[test]
+fn space_that_no_file_has_is_told_of_with_what_gives_it_back() {
+    let advice = |name, used_bytes, options: Options| {
+        let map = FreeMap { used_bytes, spans: 16 * MIB, ..FreeMap::default() };
+        let volumes = vec![(0..16 * MIB, name, Scheme::Gpt, Mapping::Mapped(map), "data")];
+        let estimate = estimate_of(full(8), volumes, options).unwrap();
+        estimate.reasons.into_iter().find(|reason| reason.code == "leaked")
+    };
+    for (name, command) in
+        [("NTFS", "chkdsk"), ("ext4", "e2fsck -f"), ("FAT32", "fsck.fat"), ("XFS", "xfs_repair")]
+    {
+        let reason = advice(name, 2 * MIB, Options::default()).unwrap();
+        assert_eq!(reason.bytes, 2 * MIB);
+        assert!(reason.commands.concat().contains(command) && reason.message.contains("data"), "{reason:?}");
+        assert_eq!(advice(name, 0, Options::default()), None);
+        assert_eq!(advice(name, MIB / 8, Options::default()), None, "less than a fiftieth of the image");
+        assert_eq!(advice(name, 2 * MIB, Options { mode: Mode::Zero, ..Options::default() }), None);
+    }
+    // Nothing of LVM is ever lost to its logical volumes.
+    assert_eq!(advice("LVM2", 2 * MIB, Options::default()), None);
+}
+
+#[test]
+fn a_partition_without_a_file_system_is_not_to_be_trimmed() {
+    let reason = |size: u64, opaque: &str| {
+        let declined = Mapping::Declined(Decline::new(DeclineReason::NotSupported, "Nothing is read here."));
+        let volumes = vec![(0..size, "unknown", Scheme::Gpt, declined, "")];
+        let mut analysis = Analysis::made_up(full(16), vec![0], volumes);
+        analysis.volumes_mut()[0].volume.opaque = Some(opaque.to_owned());
+        let estimate = estimate(&Plan::new(&Rc::new(analysis), Options::default()).unwrap()).unwrap();
+        advice(&estimate, PartKind::Declined).cloned()
+    };
+    for opaque in ["it is reserved for the operating system", "it holds the code of a boot loader"] {
+        assert_eq!(reason(4 * MIB, opaque), None);
+        assert!(reason(32 * MIB, opaque).unwrap().commands.is_empty());
+    }
+    let spaces = reason(32 * MIB, "it is a member of a Windows Storage Spaces pool").unwrap();
+    assert_eq!(spaces.commands, ["sdelete -z D:"]);
+    assert!(reason(32 * MIB, "it is a member of a RAID").unwrap().commands.concat().contains("/dev/zero"));
+}
+
+#[test]
 fn what_is_granted_on_request_is_free_like_any_other() {
     let map = || FreeMap {
         spans: 8 * MIB,
@@ -138,6 +199,12 @@ fn trimming_comes_before_filling_with_zeros() {
     // Tried: zeros are compressed away.
     let compressing = declined("Btrfs", full(1));
     assert!(compressing.commands.is_empty() && compressing.message.contains("cannot be filled"));
+    assert!(declined("ZFS", vhdx()).commands.concat().contains("zpool trim"));
+    // Where nobody knows what is there, it may be either system's.
+    let unsure = declined("unknown", vhdx());
+    assert!(unsure.commands.len() == 2 && unsure.message.contains("If a file system is there"), "{unsure:?}");
+    // Nothing is ever free in an image of a disc.
+    assert!(declined("SquashFS", vhdx()).commands.is_empty());
 }
 
 #[test]

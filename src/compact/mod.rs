@@ -28,6 +28,7 @@ mod options;
 mod parts;
 mod plan;
 mod proof;
+mod release;
 mod run;
 mod scan;
 mod target;

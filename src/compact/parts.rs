@@ -2,13 +2,14 @@
 //!
 //! ```text
 //!   new file = tables │ payload of the blocks that stay
-//!                       ├─ of a volume that is mapped: in use · free but held · shadow copies · page files
-//!                       │                              · behind the end of the file system
+//!                       ├─ of a volume that is mapped: files · structures of the file system · free but held
+//!                       │                              · shadow copies · page files · behind its end
 //!                       ├─ of a volume that is declined
 //!                       └─ of no volume: in no partition, or nothing is known of the disk at all
 //! ```
 //! The parts add up to the size of the file, so that a person who compares it with what the guest calls used
-//! finds every byte of the difference.
+//! finds every byte of the difference. What is in use and, by the second witness, no structure is files; space that
+//! was lost to no owner at all is among them, and told of by itself ([`super::advice`]).
 
 use super::analysis::VolumeFindings;
 use super::options::Mode;
@@ -21,7 +22,11 @@ use crate::units::length;
 /// What a part of the new image is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PartKind {
-    /// Files and the structures of their file system.
+    /// The contents of files.
+    Files,
+    /// The file system's own: tables, bitmaps, journals, directories, maps of files.
+    Structures,
+    /// Both, of a volume whose structures are too scattered to be told from its files.
     InUse,
     /// Free, and stays: it shares a block with bytes that stay, or only zeros were to go.
     Held,
@@ -46,6 +51,8 @@ impl PartKind {
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {
+            Self::Files => "files",
+            Self::Structures => "structures",
             Self::InUse => "in-use",
             Self::Held => "held",
             Self::ShadowCopies => "shadow-copies",
@@ -62,6 +69,8 @@ impl PartKind {
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
+            Self::Files => "Files",
+            Self::Structures => "Structures of the file system",
             Self::InUse => "Files and the structures of their file system",
             Self::Held => "Free, but in a block with data",
             Self::ShadowCopies => "Free, but kept for restore points",
@@ -160,8 +169,18 @@ impl Parts<'_> {
             let behind = self.take(&on_disk(&Extents::from_ranges(vec![tail]))?);
             self.push(PartKind::BehindEnd, Some(at), behind);
         }
-        let in_use = self.take(&all);
-        self.push(PartKind::InUse, Some(at), in_use);
+        let rest = match &findings.detected.structures {
+            Some(structures) => {
+                // What rounding leaves behind the end, where some file systems have a copy of their first sector.
+                let tail = Extents::from_ranges(vec![map.spans..all.total()]);
+                let bytes = self.take(&on_disk(&structures.union(&tail))?);
+                self.push(PartKind::Structures, Some(at), bytes);
+                PartKind::Files
+            }
+            None => PartKind::InUse,
+        };
+        let bytes = self.take(&all);
+        self.push(rest, Some(at), bytes);
         Ok(())
     }
 

@@ -30,7 +30,7 @@ pub(super) enum Claimed {
     /// Nobody: no signature is known.
     ByNobody,
     /// Nobody may be: declined.
-    Declined(Detected),
+    Declined(Box<Detected>),
 }
 
 /// Says who claims `volume`.
@@ -38,7 +38,11 @@ pub(super) fn claimed(volume: &dyn ReadAt) -> Claimed {
     let claims = match claims(volume) {
         Ok(claims) => claims,
         Err(error) => {
-            return Claimed::Declined(Detected::declined("unknown", None, Stop::from(error).into_decline()));
+            return Claimed::Declined(Box::new(Detected::declined(
+                "unknown",
+                None,
+                Stop::from(error).into_decline(),
+            )));
         }
     };
     let (first, others) = match claims.split_first() {
@@ -47,7 +51,7 @@ pub(super) fn claimed(volume: &dyn ReadAt) -> Claimed {
         Some(several) => several,
     };
     let site = Site { structure: "signature", space: Space::Volume, offset: first.offset };
-    Claimed::Declined(Detected::declined(first.name, None, decline(first, others).at(site)))
+    Claimed::Declined(Box::new(Detected::declined(first.name, None, decline(first, others).at(site))))
 }
 
 fn decline(first: &Claim, others: &[Claim]) -> Decline {

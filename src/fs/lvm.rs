@@ -3,8 +3,7 @@
 //! LVM has no map of free extents: free is what no logical volume has, in metadata that is understood to its
 //! last word ([`crate::volume::lvm`]). The owners that lie in this rest are LVM's own structures.
 
-use super::witness::{Owner, OwnerWalk, Witness};
-use super::{Detected, FreeMap, Stop};
+use super::{Detected, FreeMap, Owner, OwnerWalk, Purpose, Stop, Witness};
 use crate::error::Site;
 use crate::io::ReadAt;
 use crate::units::{Progress, Space};
@@ -33,7 +32,8 @@ impl OwnerWalk for Structures {
         witness.looked_at(self.0.logical_volumes)?;
         for range in &self.0.structures {
             let site = Site { structure: "LVM metadata", space: Space::Volume, offset: range.start };
-            witness.owns(range.clone(), || Owner { name: "LVM's own metadata".into(), site: Some(site) })?;
+            let owner = || Owner { name: "LVM's own metadata".into(), site: Some(site) };
+            witness.owns(Purpose::Structure, range.clone(), owner)?;
         }
         Ok(Progress::FINISHED)
     }

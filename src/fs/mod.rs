@@ -20,6 +20,7 @@ mod known;
 mod lvm;
 mod nested;
 mod ntfs;
+mod structures;
 mod swap;
 pub mod witness;
 mod xfs;
@@ -31,6 +32,7 @@ use crate::volume::Volume;
 use crate::volume::signature::Native;
 use known::Claimed;
 
+pub use structures::{Purpose, Structures};
 pub use witness::{Hearing, Owner, OwnerWalk, Testimony, Witness};
 
 /// What was found on one volume.
@@ -46,6 +48,9 @@ pub struct Detected {
     pub warnings: Vec<Warning>,
     /// What the second witness says of a mapped volume.
     pub hearing: Hearing,
+    /// Where a mapped volume's own structures lie, as the second witness came by them (volume byte offsets); none
+    /// before it was heard, and where they are too many to tell.
+    pub structures: Option<Extents>,
 }
 
 impl Detected {
@@ -57,6 +62,7 @@ impl Detected {
             mapping: Mapping::Declined(decline),
             warnings: Vec::new(),
             hearing: Hearing::NotNeeded,
+            structures: None,
         }
     }
 }
@@ -258,7 +264,7 @@ pub fn detect(volume: &dyn ReadAt, context: Context) -> Detected {
     let native = match known::claimed(volume) {
         Claimed::By(native) => native,
         Claimed::ByNobody => return unrecognised(),
-        Claimed::Declined(declined) => return declined,
+        Claimed::Declined(declined) => return *declined,
     };
     let Some(mut found) = reader(native)(volume, context) else { return unrecognised() };
     if let Mapping::Mapped(map) = &found.mapping

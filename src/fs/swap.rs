@@ -15,7 +15,7 @@
 use zerocopy::byteorder::{LE, U32};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
-use super::witness::{NoOwners, OwnerWalk};
+use super::witness::{HeaderAlone, OwnerWalk};
 use super::{Context, Decline, DeclineReason, Detected, FreeMap, Request, Stop};
 use crate::error::{Result, Site};
 use crate::extents::Extents;
@@ -41,7 +41,7 @@ pub(super) fn probe(volume: &dyn ReadAt, _context: Context) -> Option<Detected> 
     let header: RawHeader = read_struct(volume, HEADER.offset).ok()?;
     let label = header.label.split(|&byte| byte == 0).next().filter(|label| !label.is_empty());
     let label = label.map(|label| String::from_utf8_lossy(label).into_owned());
-    let outcome = map(volume, area, &header).map(|map| (map, NoOwners.boxed()));
+    let outcome = map(volume, area, &header).map(|map| (map, HeaderAlone(area.page()).boxed()));
     Some(Detected::new("Linux swap", label, outcome, Vec::new()))
 }
 

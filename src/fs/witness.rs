@@ -12,15 +12,16 @@
 //! free declines the volume. Space in use that nobody owns (lost clusters) does no harm: it stays.
 //!
 //! A file system writes the walk; looking the ranges up, adding them up and declining is done here, once.
-//! Nothing is remembered of an owner, so memory does not grow with the number of files.
+//! Nothing is remembered of a file, and of the file system's own structures only where they lie, up to a limit
+//! ([`super::structures`]): memory does not grow with the number of files.
 
 use std::fmt;
 use std::ops::Range;
 
-use super::{Decline, DeclineReason, Detected, FreeMap, Mapping, Request, Stop};
+use super::{Decline, DeclineReason, Detected, FreeMap, Mapping, Purpose, Request, Stop, Structures};
 use crate::error::{Error, Result, Site, Warning};
 use crate::io::ReadAt;
-use crate::units::{Progress, add};
+use crate::units::{Progress, add, length};
 
 /// A walk over everything that can own space on a volume, a few owners at a time.
 ///
@@ -73,6 +74,7 @@ pub struct Owner {
 pub struct Witness<'m> {
     map: &'m FreeMap,
     testimony: &'m mut Testimony,
+    structures: &'m mut Structures,
     remedy: &'static str,
 }
 
@@ -86,16 +88,25 @@ impl Witness<'_> {
         Ok(())
     }
 
-    /// Notes that an owner has the bytes `range` of the volume; `owner` is asked only to name it in a decline.
+    /// Notes that an owner has the bytes `range` of the volume for a `purpose`; `owner` is asked only to name it
+    /// in a decline.
     ///
     /// # Errors
     /// A decline as `inconsistent` where any of them is called free.
-    pub fn owns(&mut self, range: Range<u64>, owner: impl FnOnce() -> Owner) -> Result<(), Stop> {
+    pub fn owns(
+        &mut self,
+        purpose: Purpose,
+        range: Range<u64>,
+        owner: impl FnOnce() -> Owner,
+    ) -> Result<(), Stop> {
         let Some(len) = range.end.checked_sub(range.start) else {
             return Err(Error::internal("an owner's range ends before it starts").into());
         };
         self.testimony.owned_bytes = add(self.testimony.owned_bytes, len, "the bytes that owners have")?;
-        if !self.calls_free(range) {
+        if !self.calls_free(range.clone()) {
+            if purpose == Purpose::Structure {
+                self.structures.add(range);
+            }
             return Ok(());
         }
         let Owner { name, site } = owner();
@@ -134,6 +145,8 @@ pub enum Hearing {
         walk: Box<dyn OwnerWalk>,
         /// What it said so far.
         so_far: Testimony,
+        /// The structures that it came by so far.
+        structures: Structures,
     },
     /// All owners were walked, and none lies in free space.
     Agrees(Testimony),
@@ -150,24 +163,27 @@ impl Detected {
     ) -> Self {
         let (mapping, hearing) = match outcome {
             Ok((map, walk)) => {
-                (Mapping::Mapped(map), Hearing::Pending { walk, so_far: Testimony::default() })
+                let (so_far, structures) = Default::default();
+                (Mapping::Mapped(map), Hearing::Pending { walk, so_far, structures })
             }
             Err(stop) => (Mapping::Declined(stop.into_decline()), Hearing::NotNeeded),
         };
-        Self { name, label, mapping, warnings, hearing }
+        Self { name, label, mapping, warnings, hearing, structures: None }
     }
 
     /// Hears the second witness for about `budget` bytes of reading on `volume`, which must be the volume
     /// that was detected. Where it contradicts the map, the volume is declined. Finished at once where
     /// nothing is to be heard (any more).
     pub fn hear(&mut self, volume: &dyn ReadAt, budget: u64) -> Progress {
-        let (Mapping::Mapped(map), Hearing::Pending { walk, so_far }) = (&self.mapping, &mut self.hearing)
+        let (Mapping::Mapped(map), Hearing::Pending { walk, so_far, structures }) =
+            (&self.mapping, &mut self.hearing)
         else {
             return Progress::FINISHED;
         };
         let remedy = walk.remedy();
-        match walk.step(volume, &mut Witness { map, testimony: so_far, remedy }, budget) {
+        match walk.step(volume, &mut Witness { map, testimony: so_far, structures, remedy }, budget) {
             Ok(progress) if progress.finished => {
+                self.structures = std::mem::take(structures).into_extents();
                 self.hearing = Hearing::Agrees(*so_far);
                 progress
             }
@@ -190,6 +206,19 @@ impl Detected {
     pub fn decline(&mut self, decline: Decline) {
         self.mapping = Mapping::Declined(decline);
         self.hearing = Hearing::NotNeeded;
+        self.structures = None;
+    }
+
+    /// How many bytes a mapped volume calls in use and no owner has, at the least: owners may share space. None
+    /// before the second witness was heard to its end.
+    #[must_use]
+    pub fn unowned_bytes(&self) -> Option<u64> {
+        match (&self.mapping, &self.hearing) {
+            (Mapping::Mapped(map), Hearing::Agrees(testimony)) => {
+                Some(length(&(testimony.owned_bytes..map.used_bytes)))
+            }
+            _ => None,
+        }
     }
 
     /// Whether the second witness must still be heard before the map may be acted upon.
@@ -215,12 +244,14 @@ pub(super) fn advance_within(
     Ok(false)
 }
 
-/// The walk of a volume that nothing owns but its own header (Linux swap).
+/// The walk of a volume that nothing owns but its own header, from the volume's start to here (Linux swap).
 #[derive(Debug)]
-pub(super) struct NoOwners;
+pub(super) struct HeaderAlone(pub u64);
 
-impl OwnerWalk for NoOwners {
-    fn step(&mut self, _: &dyn ReadAt, _: &mut Witness<'_>, _: u64) -> Result<Progress, Stop> {
+impl OwnerWalk for HeaderAlone {
+    fn step(&mut self, _: &dyn ReadAt, witness: &mut Witness<'_>, _: u64) -> Result<Progress, Stop> {
+        witness.looked_at(1)?;
+        witness.owns(Purpose::Structure, 0..self.0, || Owner { name: "the header".into(), site: None })?;
         Ok(Progress::FINISHED)
     }
 
@@ -242,7 +273,8 @@ mod tests {
         fn step(&mut self, _: &dyn ReadAt, witness: &mut Witness<'_>, _: u64) -> Result<Progress, Stop> {
             let Some(range) = self.0.pop() else { return Ok(Progress::FINISHED) };
             witness.looked_at(1)?;
-            witness.owns(range, || Owner { name: "a/b".into(), site: None })?;
+            let purpose = if range.start < 100 { Purpose::Structure } else { Purpose::File };
+            witness.owns(purpose, range, || Owner { name: "a/b".into(), site: None })?;
             Ok(Progress { done: 0, total: 1, finished: false })
         }
 
@@ -271,6 +303,7 @@ mod tests {
         let detected = hear(map, &[0..100, 200..250, 210..220]);
         let Hearing::Agrees(testimony) = detected.hearing else { panic!("{:?}", detected.hearing) };
         assert_eq!(testimony, Testimony { records: 3, owned_bytes: 160 });
+        assert_eq!(detected.structures.unwrap().ranges(), &[0..100]);
     }
 
     #[test]
@@ -282,6 +315,7 @@ mod tests {
         for map in maps {
             for owned in [99..101, 199..300, 120..130] {
                 let detected = hear(map.clone(), &[owned]);
+                assert!(detected.structures.is_none());
                 let Mapping::Declined(decline) = detected.mapping else { panic!("mapped") };
                 assert_eq!(decline.reason, DeclineReason::Inconsistent);
                 assert!(decline.detail.contains("“a/b”") && decline.detail.contains("mend it"));

@@ -12,6 +12,8 @@ use std::borrow::Cow;
 
 use uuid::{Uuid, uuid};
 
+use super::Inside;
+
 /// A partition type as people know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Kind {
@@ -28,13 +30,22 @@ const DYNAMIC: &str = "it is part of a Windows dynamic disk (LDM), whose volumes
 const SPACES: &str = "it is a member of a Windows Storage Spaces pool";
 const RAID: &str = "it is a member of a RAID";
 pub(super) const LVM: &str = "it is a physical volume of LVM";
-pub(super) const RESERVED: &str = "it is reserved for the operating system";
+const RESERVED: &str = "it is reserved for the operating system";
 const BOOT_CODE: &str = "it holds the code of a boot loader";
 const SLICE: &str = "it is divided further by a disk label that is not understood";
 const CONTAINER: &str = "it is a hidden extended partition, with partitions of its own inside";
 const ENCRYPTED: &str = "it is encrypted";
 const POOL: &str = "it is a member of a storage pool";
 const HIBERNATION: &str = "it may hold the memory of a hibernated machine";
+
+/// Whose file systems may lie in a partition that is opaque for this reason.
+pub(super) fn inside(opaque: &str) -> Inside {
+    match opaque {
+        RESERVED | BOOT_CODE | SLICE | CONTAINER | HIBERNATION => Inside::NoFileSystem,
+        DYNAMIC | SPACES => Inside::Windows,
+        _ => Inside::Any,
+    }
+}
 
 /// What an MBR partition type means.
 pub(super) fn mbr(code: u8) -> Kind {

@@ -81,11 +81,22 @@ pub struct Volume {
     pub rest_of_lvm: Option<lvm::Rest>,
 }
 
+/// Whose file systems may lie in a volume, so that their system can let go of what is free in them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inside {
+    /// There are none: the partition is a boot loader's or the system's own, or divided further.
+    NoFileSystem,
+    /// Windows' own kinds of volumes: dynamic disks and storage pools.
+    Windows,
+    /// Anybody's.
+    Any,
+}
+
 impl Volume {
-    /// Whether the table says that the partition is the operating system's own, with nothing to be read in it.
+    /// Whose file systems may lie in it, by what the table says.
     #[must_use]
-    pub fn is_reserved(&self) -> bool {
-        self.opaque.as_deref() == Some(kinds::RESERVED)
+    pub fn inside(&self) -> Inside {
+        self.opaque.as_deref().map_or(Inside::Any, kinds::inside)
     }
 }
 

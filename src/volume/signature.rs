@@ -362,7 +362,9 @@ pub enum Swap {
 }
 
 impl Swap {
-    const fn page(self) -> u64 {
+    /// Bytes of a page of the machine that made it.
+    #[must_use]
+    pub const fn page(self) -> u64 {
         match self {
             Self::Current { page } | Self::Old { page } | Self::Hibernated { page } => page,
         }

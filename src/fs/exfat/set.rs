@@ -17,7 +17,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use super::heap::Allocation;
 use super::{inconsistent, unknown};
 use crate::error::{Result, Site};
-use crate::fs::Stop;
+use crate::fs::{Purpose, Stop};
 
 const END: u8 = 0x00;
 pub(super) const ALLOCATION_BITMAP: u8 = 0x81;
@@ -83,11 +83,29 @@ pub(super) struct Stream {
     pub(super) allocation: Allocation,
 }
 
+/// What an entry's clusters hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Content {
+    File,
+    Directory,
+    /// A table of the root directory, or what an entry of a vendor has.
+    Structure,
+}
+
+impl Content {
+    pub(super) const fn purpose(self) -> Purpose {
+        match self {
+            Self::File => Purpose::File,
+            Self::Directory | Self::Structure => Purpose::Structure,
+        }
+    }
+}
+
 /// What a set of entries says: an owner.
 #[derive(Debug)]
 pub(super) struct OwnerSet {
     pub(super) name: String,
-    pub(super) is_directory: bool,
+    pub(super) content: Content,
     pub(super) stream: Option<Stream>,
     /// What vendors' entries occupy.
     pub(super) extra: Vec<Stream>,
@@ -104,7 +122,7 @@ pub(super) struct Reader {
 #[derive(Debug)]
 struct Set {
     is_file: bool,
-    is_directory: bool,
+    content: Content,
     /// How many secondary entries are still to come.
     left: u8,
     checksum: u16,
@@ -196,7 +214,11 @@ impl Set {
     fn new(raw: &RawEntry, is_file: bool) -> Self {
         Self {
             is_file,
-            is_directory: is_file && raw.file_attributes.get() & DIRECTORY != 0,
+            content: match raw.file_attributes.get() & DIRECTORY {
+                _ if !is_file => Content::Structure,
+                0 => Content::File,
+                _ => Content::Directory,
+            },
             left: raw.second,
             checksum: raw.set_checksum.get(),
             sum: set_checksum(0, raw.as_bytes(), true),
@@ -219,13 +241,13 @@ impl Set {
         self.name.truncate(self.name_len);
         let name =
             if self.is_file { String::from_utf16_lossy(&self.name) } else { "an entry of a vendor".into() };
-        Ok(OwnerSet { name, is_directory: self.is_directory, stream: self.stream, extra: self.extra })
+        Ok(OwnerSet { name, content: self.content, stream: self.stream, extra: self.extra })
     }
 }
 
 /// A table of the root directory.
 fn table(name: &str, raw: &RawEntry) -> OwnerSet {
-    OwnerSet { name: name.into(), is_directory: false, stream: Some(raw.table()), extra: Vec::new() }
+    OwnerSet { name: name.into(), content: Content::Structure, stream: Some(raw.table()), extra: Vec::new() }
 }
 
 /// The UTF-16 units of a label or of a part of a name.

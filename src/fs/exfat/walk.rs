@@ -19,12 +19,12 @@ use zerocopy::FromBytes;
 use super::boot::{BOOT, Geometry};
 use super::heap::{self, Allocation};
 use super::root::Root;
-use super::set::{ENTRY, RawEntry, Reader, Stream};
+use super::set::{Content, ENTRY, RawEntry, Reader, Stream};
 use super::{inconsistent, site};
 use crate::error::{Error, Result, Site};
 use crate::fs::cluster_set::ClusterSet;
 use crate::fs::witness::advance_within;
-use crate::fs::{Owner, OwnerWalk, Stop, Witness};
+use crate::fs::{Owner, OwnerWalk, Purpose, Stop, Witness};
 use crate::io::{Cached, ReadAt, read_vec};
 use crate::units::{Progress, add, index, len64, mul};
 
@@ -83,7 +83,7 @@ struct Claim {
     next: Option<u32>,
     /// How many are still to come.
     left: u64,
-    is_directory: bool,
+    content: Content,
 }
 
 impl Walk {
@@ -105,9 +105,10 @@ impl Walk {
     fn advance(&mut self, volume: &dyn ReadAt, witness: &mut Witness<'_>) -> Result<Option<u64>, Stop> {
         if !self.has_begun {
             self.has_begun = true;
-            self.owns(witness, 0..self.geometry.heap, "the boot region and the FAT", BOOT)?;
+            let name = "the boot region and the FAT";
+            self.owns(witness, Purpose::Structure, 0..self.geometry.heap, name, BOOT)?;
             let site = site(super::root::ROOT, self.geometry.cluster(self.geometry.root)?.start);
-            self.want(String::new(), site, self.root.stream, true)?;
+            self.want(String::new(), site, self.root.stream, Content::Directory)?;
             return Ok(Some(0));
         }
         if let Some(claim) = self.claims.pop() {
@@ -122,13 +123,14 @@ impl Walk {
     fn owns(
         &mut self,
         witness: &mut Witness<'_>,
+        purpose: Purpose,
         range: Range<u64>,
         name: &str,
         site: Site,
     ) -> Result<(), Stop> {
         let len = range.end.checked_sub(range.start).ok_or_else(|| Error::internal("an empty owner"))?;
         self.owned_bytes = add(self.owned_bytes, len, "the bytes that owners have")?;
-        witness.owns(range, || Owner { name: self.path(name), site: Some(site) })
+        witness.owns(purpose, range, || Owner { name: self.path(name), site: Some(site) })
     }
 
     /// The path of `name` in the directory that is read.
@@ -139,14 +141,14 @@ impl Walk {
     }
 
     /// Notes a stream that is to be claimed.
-    fn want(&mut self, name: String, site: Site, stream: Stream, is_directory: bool) -> Result<(), Stop> {
+    fn want(&mut self, name: String, site: Site, stream: Stream, content: Content) -> Result<(), Stop> {
         let left = stream.len.div_ceil(self.geometry.cluster_size);
         if (stream.first == 0) != (left == 0) || left > self.geometry.clusters() {
             let detail = format!("The length of “{}” does not fit its clusters.", self.path(&name));
             return Err(inconsistent(&detail, site));
         }
         let next = (left > 0).then_some(stream.first);
-        self.claims.push(Claim { name, site, stream, next, left, is_directory });
+        self.claims.push(Claim { name, site, stream, next, left, content });
         Ok(())
     }
 
@@ -170,13 +172,13 @@ impl Walk {
             let bytes = self.geometry.cluster(cluster)?;
             // The set of used clusters holds none outside the volume.
             if !self.unclaimed.remove(cluster) {
-                self.owns(witness, bytes, &claim.name, claim.site)?;
+                self.owns(witness, claim.content.purpose(), bytes, &claim.name, claim.site)?;
                 return Err(self.doubt("lies in a cluster that another file has, too", &claim));
             }
             run = Some(match run {
                 Some(run) if run.end == bytes.start => run.start..bytes.end,
                 Some(run) => {
-                    self.owns(witness, run, &claim.name, claim.site)?;
+                    self.owns(witness, claim.content.purpose(), run, &claim.name, claim.site)?;
                     bytes
                 }
                 None => bytes,
@@ -190,13 +192,13 @@ impl Walk {
             done = add(done, 1, "the clusters of a step")?;
         }
         if let Some(run) = run {
-            self.owns(witness, run, &claim.name, claim.site)?;
+            self.owns(witness, claim.content.purpose(), run, &claim.name, claim.site)?;
         }
         match (claim.left, claim.stream.allocation, claim.next) {
             (0, Allocation::Chain, Some(_)) => {
                 return Err(heap::wrong_length(&self.geometry, claim.stream.first));
             }
-            (0, ..) if claim.is_directory => self.open(claim)?,
+            (0, ..) if claim.content == Content::Directory => self.open(claim)?,
             (0, ..) => {}
             _ => self.claims.push(claim),
         }
@@ -270,10 +272,10 @@ impl Walk {
         if let Some((owner, site)) = found {
             witness.looked_at(1)?;
             for extra in owner.extra {
-                self.want(owner.name.clone(), site, extra, false)?;
+                self.want(owner.name.clone(), site, extra, Content::Structure)?;
             }
             if let Some(stream) = owner.stream {
-                self.want(owner.name, site, stream, owner.is_directory)?;
+                self.want(owner.name, site, stream, owner.content)?;
             }
         }
         Ok(done)

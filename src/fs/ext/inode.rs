@@ -31,6 +31,7 @@ pub(super) const RESIZE: u32 = 7;
 pub(super) const FIRST_USUAL: u32 = 11;
 
 const EXTENTS_FL: u32 = 0x8_0000;
+const EA_INODE_FL: u32 = 0x20_0000;
 const INLINE_DATA_FL: u32 = 0x1000_0000;
 /// A symlink shorter than this has its target in i_block.
 const SHORT_SYMLINK: u64 = 60;
@@ -114,6 +115,11 @@ impl<'b> Inode<'b> {
             0x1 | 0x2 | 0x6 | 0xC => Kind::Special,
             _ => Kind::Unknown,
         }
+    }
+
+    /// Whether it holds the value of an attribute that is too large for a block.
+    pub(super) fn is_attribute_value(&self) -> bool {
+        self.raw.i_flags.get() & EA_INODE_FL != 0
     }
 
     /// Whether it is all zeros: never used.

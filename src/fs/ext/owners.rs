@@ -27,7 +27,7 @@ use super::metadata::{self, Metadata, Table};
 use super::superblock::Superblock;
 use super::{attribute, directory, features, path, site};
 use crate::error::{Error, Site};
-use crate::fs::{Decline, DeclineReason, Owner, OwnerWalk, Stop, Witness};
+use crate::fs::{Decline, DeclineReason, Owner, OwnerWalk, Purpose, Stop, Witness};
 use crate::io::{Overlay, Patches, ReadAt, read_vec};
 use crate::units::{Progress, add, index, mul};
 
@@ -104,6 +104,8 @@ struct File {
     seed: u32,
     /// How many of its blocks hold names: none unless it is a directory.
     blocks_of_names: u64,
+    /// What its map leads to.
+    contents: Purpose,
 }
 
 impl Owners {
@@ -176,16 +178,21 @@ impl Walk {
 
     /// Tells of the file system's own structures, and looks up the inodes that the superblock names.
     fn structures(&mut self, volume: &dyn ReadAt, witness: &mut Witness<'_>) -> Result<u64, Stop> {
+        // With blocks of 1 KiB the groups begin behind the boot block, whose bit no bitmap has.
+        let boot = 0..self.superblock.byte_of(self.superblock.first_data_block)?;
+        witness.owns(Purpose::Structure, boot, || Owner { name: "the boot block".into(), site: None })?;
         for blocks in &self.structures {
             let bytes = self.superblock.byte_of(blocks.start)?..self.superblock.byte_of(blocks.end)?;
             let first_free = witness.first_free(bytes.clone());
-            witness.owns(bytes, || structure(volume, &self.superblock, first_free.unwrap_or(0)))?;
+            witness.owns(Purpose::Structure, bytes, || {
+                structure(volume, &self.superblock, first_free.unwrap_or(0))
+            })?;
         }
         if self.superblock.features.has(features::MMP) {
             let block = self.superblock.mmp_block;
             let blocks = self.superblock.whole_clusters(block..add(block, 1, "the MMP block")?)?;
             let at = self.superblock.byte_of(blocks.start)?;
-            witness.owns(at..self.superblock.byte_of(blocks.end)?, || Owner {
+            witness.owns(Purpose::Structure, at..self.superblock.byte_of(blocks.end)?, || Owner {
                 name: "block for multiple mount protection".into(),
                 site: Some(site("ext4 MMP block", at)),
             })?;
@@ -280,6 +287,7 @@ impl Walk {
             number: inode.number,
             seed: inode.seed(&self.superblock),
             blocks_of_names: size.div_ceil(self.superblock.block_size),
+            contents: self.contents_of(inode),
         };
         let inline = inode.content(&self.superblock)? == Content::Inline;
         if inline || self.superblock.features.has(features::EA_INODE) {
@@ -292,12 +300,23 @@ impl Walk {
             if !self.superblock.holds(block) {
                 return Err(inode.damaged("its translator lies outside the file system"));
             }
-            self.own(volume, witness, file, inode.site(), block..add(block, 1, "a translator")?)?;
+            let end = add(block, 1, "a translator")?;
+            self.own(volume, witness, file, Purpose::Structure, inode.site(), block..end)?;
         }
         for lead in inode.leads(&self.superblock)? {
             self.follow(volume, witness, file, inode.site(), lead)?;
         }
         Ok(())
+    }
+
+    /// What an inode's map leads to: a file's contents, or the journal, a quota file, a large attribute's value.
+    fn contents_of(&self, inode: &Inode<'_>) -> Purpose {
+        let is_named = self.superblock.named_inodes.iter().any(|&(number, _)| number == inode.number);
+        let is_systems = inode.number < self.superblock.first_inode || is_named || inode.is_attribute_value();
+        match inode.kind() {
+            Kind::Regular | Kind::Symlink if !is_systems => Purpose::File,
+            _ => Purpose::Structure,
+        }
     }
 
     /// Looks up what attributes inside an inode and inline data name.
@@ -339,7 +358,8 @@ impl Walk {
         if self.shared.len() < MAX_SHARED {
             self.shared.insert(block);
         }
-        self.own(volume, witness, file, inode.site(), block..add(block, 1, "an attribute block")?)?;
+        let end = add(block, 1, "an attribute block")?;
+        self.own(volume, witness, file, Purpose::Structure, inode.site(), block..end)?;
         if self.superblock.features.has(features::EA_INODE) {
             self.queue.push(Work { block, len: 1, what: What::Attributes, file });
         }
@@ -358,7 +378,7 @@ impl Walk {
         match lead {
             Lead::Blocks(run) => {
                 let end = add(run.start, run.len, "the blocks of a file")?;
-                self.own(volume, witness, file, at, run.start..end)?;
+                self.own(volume, witness, file, file.contents, at, run.start..end)?;
                 let with_names = file.blocks_of_names.checked_sub(run.logical).filter(|&left| left > 0);
                 if let Some(with_names) = with_names.filter(|_| !run.unwritten) {
                     let len = run.len.min(with_names);
@@ -367,7 +387,7 @@ impl Walk {
             }
             Lead::Node(node) => {
                 let end = add(node.block, 1, "a block of a map")?;
-                self.own(volume, witness, file, at, node.block..end)?;
+                self.own(volume, witness, file, Purpose::Structure, at, node.block..end)?;
                 self.queue.push(Work { block: node.block, len: 1, what: What::Map(node), file });
             }
         }
@@ -380,6 +400,7 @@ impl Walk {
         volume: &dyn ReadAt,
         witness: &mut Witness<'_>,
         file: File,
+        purpose: Purpose,
         at: Site,
         blocks: Range<u64>,
     ) -> Result<(), Stop> {
@@ -402,7 +423,7 @@ impl Walk {
             return Ok(());
         }
         let bytes = self.superblock.byte_of(clusters.start)?..self.superblock.byte_of(clusters.end)?;
-        witness.owns(bytes, || Owner {
+        witness.owns(purpose, bytes, || Owner {
             name: path::name_of(volume, &self.superblock, &self.metadata, file.number),
             site: Some(at),
         })

@@ -27,7 +27,7 @@ use crate::error::{Error, Result, Site};
 use crate::extents::Extents;
 use crate::fs::cluster_set::ClusterSet;
 use crate::fs::witness::advance_within;
-use crate::fs::{Owner, OwnerWalk, Stop, Witness};
+use crate::fs::{Owner, OwnerWalk, Purpose, Stop, Witness};
 use crate::io::{Cached, ReadAt, read_vec};
 use crate::units::{Progress, Space, add, index, len64, mul};
 
@@ -97,6 +97,12 @@ struct Chain {
     is_directory: bool,
 }
 
+impl Chain {
+    const fn purpose(&self) -> Purpose {
+        if self.is_directory { Purpose::Structure } else { Purpose::File }
+    }
+}
+
 impl Walk {
     pub(super) fn new(geometry: Geometry, scan: Scan, used_bytes: u64) -> (Extents, Self) {
         let walk = Self {
@@ -130,9 +136,12 @@ impl Walk {
     }
 
     fn begin(&mut self, volume: &dyn ReadAt, witness: &mut Witness<'_>) -> Result<(), Stop> {
-        self.owns(witness, 0..self.geometry.heap, "the boot sector, the FATs and the root directory", BOOT)?;
+        let own = Purpose::Structure;
+        let name = "the boot sector, the FATs and the root directory";
+        self.owns(witness, own, 0..self.geometry.heap, name, BOOT)?;
         for range in std::mem::take(&mut self.bad).ranges() {
-            self.owns(witness, range.clone(), "clusters that are marked as bad", site(range.start))?;
+            let name = "clusters that are marked as bad";
+            self.owns(witness, own, range.clone(), name, site(range.start))?;
         }
         match self.geometry.root {
             Root::Fixed { start, len } => {
@@ -157,13 +166,14 @@ impl Walk {
     fn owns(
         &mut self,
         witness: &mut Witness<'_>,
+        purpose: Purpose,
         range: std::ops::Range<u64>,
         name: &str,
         site: Site,
     ) -> Result<(), Stop> {
         let len = range.end.checked_sub(range.start).ok_or_else(|| Error::internal("an empty owner"))?;
         self.owned_bytes = add(self.owned_bytes, len, "the bytes that owners have")?;
-        witness.owns(range, || Owner { name: self.path(name), site: Some(site) })
+        witness.owns(purpose, range, || Owner { name: self.path(name), site: Some(site) })
     }
 
     /// The path of `name` in the directory that is read.
@@ -180,7 +190,7 @@ impl Walk {
             return Err(self.doubt("begins outside the volume", &chain));
         }
         if entry(volume, &self.geometry, first)? == Entry::Free {
-            self.owns(witness, self.geometry.cluster(first)?, &chain.name, site)?;
+            self.owns(witness, chain.purpose(), self.geometry.cluster(first)?, &chain.name, site)?;
             return Err(self.doubt("begins in a cluster that the FAT calls free", &chain));
         }
         if !self.linked.insert(first) {
@@ -207,7 +217,7 @@ impl Walk {
             let next = match entry(volume, &self.geometry, chain.next)? {
                 Entry::Next(next) => next,
                 Entry::Used => {
-                    self.owns(witness, run, &chain.name, chain.site)?;
+                    self.owns(witness, chain.purpose(), run, &chain.name, chain.site)?;
                     self.finish(chain)?;
                     return Ok(mul(done, LINK, "the links of a chain")?);
                 }
@@ -219,14 +229,15 @@ impl Walk {
             if run.end == bytes.start {
                 run.end = bytes.end;
             } else {
-                self.owns(witness, std::mem::replace(&mut run, bytes), &chain.name, chain.site)?;
+                let run = std::mem::replace(&mut run, bytes);
+                self.owns(witness, chain.purpose(), run, &chain.name, chain.site)?;
             }
             chain.next = next;
         }
         // The cluster that the chain has come to is told in the next step.
         let told = self.geometry.cluster(chain.next)?.start;
         if run.start < told {
-            self.owns(witness, run.start..told, &chain.name, chain.site)?;
+            self.owns(witness, chain.purpose(), run.start..told, &chain.name, chain.site)?;
         }
         self.chain = Some(chain);
         Ok(mul(LINKS, LINK, "the links of a chain")?)

@@ -27,17 +27,17 @@
 //!
 //! Source: the linux-ntfs project's NTFS documentation, "$MFT".
 
+use std::collections::HashSet;
 use std::rc::Rc;
 
 use super::boot::Geometry;
 use super::mft::Mft;
 use super::names::{harmless, path};
-use super::record::{Attribute, Body, Record, kind, looks_in_use};
+use super::record::{Attribute, Body, FileReference, Record, kind, looks_in_use};
 use super::stream::{Mapped, Stream, for_each_run};
 use super::{inconsistent, site};
 use crate::error::{Error, ErrorKind, Result, Site};
-use crate::fs::Stop;
-use crate::fs::witness::{Owner, OwnerWalk, Witness};
+use crate::fs::{Owner, OwnerWalk, Purpose, Stop, Witness};
 use crate::io::{Cached, ReadAt};
 use crate::units::{Progress, add, index, len64, mul};
 
@@ -48,6 +48,12 @@ const BITS_PIECE: u64 = 64 << 10;
 
 /// $MFT to $UpCase: files that every volume has.
 const SYSTEM_FILES: std::ops::RangeInclusive<u64> = 0..=10;
+
+/// The directory of the system files that came later: $ObjId, $Quota, $Reparse, $UsnJrnl, $RmMetadata.
+const EXTEND: u64 = 11;
+
+/// How many of its files are remembered, with those in its directories.
+const MAX_EXTENDED: usize = 1 << 10;
 
 /// Records for parts of $MFT alone.
 const RESERVED: std::ops::Range<u64> = 16..24;
@@ -63,6 +69,7 @@ pub(super) struct RecordWalk {
     /// The next one to look at.
     next: u64,
     buf: Vec<u8>,
+    systems: Systems,
 }
 
 impl OwnerWalk for RecordWalk {
@@ -117,7 +124,7 @@ impl RecordWalk {
             .ok_or_else(|| Error::internal("file records without a size"))?;
         let at = record.site();
         let taken = Taken { bits, at, records, next_past: records / 8, start: 0, piece: Vec::new() };
-        Ok(Self { geometry, table, taken, records, next: 0, buf: Vec::new() })
+        Ok(Self { geometry, table, taken, records, next: 0, buf: Vec::new(), systems: Systems::default() })
     }
 
     /// Looks at the records of the next piece of $MFT, and gives how many bytes that took.
@@ -132,7 +139,8 @@ impl RecordWalk {
             let number = self.next;
             let at = site("NTFS file record", self.table.position(place_of(number)?)?);
             let look = Look { geometry: self.geometry, table: &self.table, volume, number, at };
-            look.at_record(bytes, self.taken.contains(volume, number)?, witness)?;
+            let taken = self.taken.contains(volume, number)?;
+            look.at_record(bytes, taken, &mut self.systems, witness)?;
             self.next = add(number, 1, "the number of a file record")?;
         }
         Ok(len)
@@ -149,7 +157,13 @@ struct Look<'w> {
 }
 
 impl Look<'_> {
-    fn at_record(&self, bytes: &mut [u8], taken: bool, witness: &mut Witness<'_>) -> Result<(), Stop> {
+    fn at_record(
+        &self,
+        bytes: &mut [u8],
+        taken: bool,
+        systems: &mut Systems,
+        witness: &mut Witness<'_>,
+    ) -> Result<(), Stop> {
         let may_own = taken && !RESERVED.contains(&self.number) || looks_in_use(bytes);
         let record = match Record::parse(bytes, self.number, self.at) {
             Ok(record) => record,
@@ -164,12 +178,16 @@ impl Look<'_> {
         witness.looked_at(1)?;
         let attributes =
             record.attributes().map_err(|error| self.doubt(&self.name(&record, None), &error))?;
+        let is_systems = systems.contain(&record, self.number, &attributes);
         for attribute in &attributes {
             let Body::NonResident(part) = &attribute.body else { continue };
             let name = || self.name(&record, Some(attribute));
             let owner = || Owner { name: name(), site: Some(self.at) };
+            let is_content = attribute.kind == kind::DATA && !is_systems;
+            let purpose = if is_content { Purpose::File } else { Purpose::Structure };
             for_each_run(part, self.geometry.clusters, self.at, |run| {
-                run.range(self.geometry.cluster_size).map_or(Ok(()), |range| witness.owns(range, owner))
+                let range = run.range(self.geometry.cluster_size);
+                range.map_or(Ok(()), |range| witness.owns(purpose, range, owner))
             })
             .map_err(|stop| match stop {
                 Stop::Error(error) if error.kind() == ErrorKind::Corrupt => self.doubt(&name(), &error),
@@ -202,6 +220,39 @@ impl Look<'_> {
         let detail = format!("What space “{name}” has cannot be told ({}).", error.summary());
         inconsistent(detail).at(error.site().unwrap_or(self.at)).into()
     }
+}
+
+/// The files of the file system's own, told from those of people by where they are: the first records, and what lies
+/// in $Extend. A file whose record comes before that of its directory is not known to be one, and a part of a file
+/// that comes before the file's first record neither: both are called files then, which harms nothing.
+#[derive(Debug, Default)]
+struct Systems(HashSet<u64>);
+
+impl Systems {
+    /// Whether the record `number` belongs to one. It is remembered, so that what lies in it is known as well.
+    fn contain<B: AsRef<[u8]> + AsMut<[u8]>>(
+        &mut self,
+        record: &Record<B>,
+        number: u64,
+        attributes: &[Attribute<'_>],
+    ) -> bool {
+        let base = record.base().map_or(number, |base| base.number);
+        if base < RESERVED.end || self.0.contains(&base) {
+            return true;
+        }
+        let names = attributes.iter().filter(|attribute| attribute.kind == kind::FILE_NAME);
+        let is_inside = names.filter_map(parent).any(|parent| parent == EXTEND || self.0.contains(&parent));
+        if is_inside && self.0.len() < MAX_EXTENDED {
+            self.0.insert(base);
+        }
+        is_inside
+    }
+}
+
+/// The directory that a name is in.
+fn parent(name: &Attribute<'_>) -> Option<u64> {
+    let Body::Resident(value) = &name.body else { return None };
+    value.first_chunk().map(|raw| FileReference::new(u64::from_le_bytes(*raw)).number)
 }
 
 /// $MFT's own $BITMAP: a bit for each record, least significant first, 1 = taken.

@@ -18,7 +18,7 @@ use super::inode::{Inode, looks_used};
 use super::superblock::Fs;
 use super::{damaged, site};
 use crate::error::{Result as Outcome, Site};
-use crate::fs::{Stop, Witness};
+use crate::fs::{Purpose, Stop, Witness};
 use crate::io::{ReadAt, read_vec};
 use crate::units::{add, index, len64, mul};
 
@@ -79,7 +79,7 @@ impl Chunk {
             if range.end > end {
                 return Err(damaged("an inode chunk does not lie in its group", at));
             }
-            witness.owns(range, || part_of_group("inodes", group, at))?;
+            witness.owns(Purpose::Structure, range, || part_of_group("inodes", group, at))?;
         }
         let free = free & present;
         let has_count = !fs.sparse_inodes || u32::from(record.count) == present.count_ones();

@@ -17,7 +17,7 @@ use std::ops::Range;
 use super::superblock::{Fs, crc_fits};
 use super::{damaged, site};
 use crate::error::Site;
-use crate::fs::{Owner, Stop, Witness};
+use crate::fs::{Owner, Purpose, Stop, Witness};
 use crate::io::{ReadAt, read_vec};
 use crate::units::{add, index, len64};
 
@@ -162,7 +162,7 @@ impl Directory {
         if witness.calls_free(range.clone()) {
             let name =
                 format!("{} (inode {inode}, in directory {})", String::from_utf8_lossy(name), self.number);
-            witness.owns(range, || Owner { name, site: Some(self.site) })?;
+            witness.owns(Purpose::Structure, range, || Owner { name, site: Some(self.site) })?;
         }
         Ok(())
     }

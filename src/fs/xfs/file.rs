@@ -17,7 +17,7 @@ use super::directory::Directory;
 use super::inode::{Fork, Inode, RawExtent};
 use super::superblock::Fs;
 use crate::error::{Error, Site};
-use crate::fs::{Owner, Stop, Witness};
+use crate::fs::{Owner, Purpose, Stop, Witness};
 use crate::io::ReadAt;
 use crate::units::{add, len64, length};
 
@@ -77,8 +77,9 @@ impl File {
             }
             Fork::Extents(tree) => {
                 let before = tree.blocks;
-                let leaf =
-                    tree.next_leaf(fs, volume, &mut |range, at| witness.owns(range, || owner(number, at)))?;
+                let leaf = tree.next_leaf(fs, volume, &mut |range, at| {
+                    witness.owns(Purpose::Structure, range, || owner(number, at))
+                })?;
                 let blocks = length(&(before..tree.blocks));
                 self.blocks = add(self.blocks, blocks, "the blocks of an inode")?;
                 *tree_blocks = add(*tree_blocks, blocks, "the blocks of inodes")?;
@@ -109,6 +110,8 @@ impl File {
         witness: &mut Witness<'_>,
     ) -> Result<(), Stop> {
         let number = self.inode.number;
+        let is_contents = self.forks.start == 0 && !self.inode.is_systems;
+        let purpose = if is_contents { Purpose::File } else { Purpose::Structure };
         for extent in extents {
             let (offset, block, count) = extent.decode();
             if offset < self.end {
@@ -116,7 +119,7 @@ impl File {
             }
             let (group, start) = fs.split(block);
             let range = fs.bytes(group, start, count, &|| at)?;
-            witness.owns(range.clone(), || owner(number, at))?;
+            witness.owns(purpose, range.clone(), || owner(number, at))?;
             if let Some(directory) = self.directory.as_mut().filter(|_| self.forks.start == 0) {
                 directory.add(fs, offset, range);
             }

@@ -108,6 +108,8 @@ pub(super) struct Inode {
     pub(super) blocks: u64,
     /// Whether it is a directory, and that directory if it lies in the inode.
     pub(super) is_directory: bool,
+    /// Whether its data are the file system's own: a directory, or quotas.
+    pub(super) is_systems: bool,
     pub(super) inline: Option<Vec<u8>>,
     /// Data and attributes, and how many extents each has.
     pub(super) forks: [(Fork, u64); 2],
@@ -172,6 +174,7 @@ impl Inode {
             site,
             blocks,
             is_directory,
+            is_systems: is_directory || fs.quota_inodes.contains(&number),
             inline,
             forks: [(data, data_count), (attributes, attribute_count)],
         })

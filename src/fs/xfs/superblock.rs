@@ -68,7 +68,9 @@ pub(super) struct RawSuperblock {
     _ifree: U64<BE>,
     fdblocks: U64<BE>,
     _frextents: U64<BE>,
-    _quotas_and_layout: [u8; 32],
+    /// Of users, and of groups (version 4: or projects).
+    quota_inodes: [U64<BE>; 2],
+    _quotas_and_layout: [u8; 16],
     dirblklog: u8,
     _log_layout: [u8; 7],
     features2: U32<BE>,
@@ -79,7 +81,7 @@ pub(super) struct RawSuperblock {
     pub(super) features_log_incompat: U32<BE>,
     _crc: U32<LE>,
     _spino_align: U32<BE>,
-    _pquotino: U64<BE>,
+    project_quota_inode: U64<BE>,
     lsn: U64<BE>,
     meta_uuid: [u8; 16],
 }
@@ -143,6 +145,8 @@ pub(super) struct Fs {
     /// What the superblock says is free, and how many inodes there are.
     pub(super) free_blocks: u64,
     pub(super) inodes: u64,
+    /// The inodes of quotas; all ones or zero where there is none.
+    pub(super) quota_inodes: [u64; 3],
     superblock_lsn: u64,
     /// Where the log ends: nothing on the disk can be newer.
     pub(super) head: u64,
@@ -254,6 +258,11 @@ impl Fs {
             log: LogPlace { group: 0, start: 0, count: 0 },
             free_blocks: raw.fdblocks.get(),
             inodes: raw.icount.get(),
+            quota_inodes: [
+                raw.quota_inodes[0].get(),
+                raw.quota_inodes[1].get(),
+                raw.project_quota_inode.get(),
+            ],
             superblock_lsn: if v5 { raw.lsn.get() } else { 0 },
             head: 0,
         };

@@ -31,7 +31,7 @@ use super::group::{Agf, Agi, part_of_group};
 use super::superblock::{Fs, SUPERBLOCK};
 use super::{damaged, site};
 use crate::error::{Result as Outcome, Site};
-use crate::fs::{Owner, OwnerWalk, Stop, Witness};
+use crate::fs::{Owner, OwnerWalk, Purpose, Stop, Witness};
 use crate::io::{Cached, ReadAt};
 use crate::units::{Progress, add, len64, mul};
 
@@ -204,7 +204,8 @@ impl Walk {
         self.found = Counts::default();
 
         let mut owns = |start, count, what: &str, at: Site| {
-            witness.owns(fs.bytes(group, start, count, &|| at)?, || part_of_group(what, group, at))
+            let range = fs.bytes(group, start, count, &|| at)?;
+            witness.owns(Purpose::Structure, range, || part_of_group(what, group, at))
         };
         owns(0, fs.header_blocks()?, "the headers", at)?;
         if fs.log.group == group {
@@ -225,7 +226,7 @@ impl Walk {
     ) -> Result<bool, Stop> {
         let (kind, group) = (tree.kind, self.group);
         let leaf = tree.next_leaf(&self.fs, volume, &mut |range, at| {
-            witness.owns(range, || part_of_group(kind.structure, group, at))
+            witness.owns(Purpose::Structure, range, || part_of_group(kind.structure, group, at))
         })?;
         let Some(leaf) = leaf else {
             if *kind == RMAP {
@@ -279,7 +280,8 @@ impl Walk {
         Ok(())
     }
 
-    /// Hears of blocks whose owner is met elsewhere, too: they are not added to what is owned.
+    /// Hears of blocks whose owner is met elsewhere, too, and which are told of here only to decline: they are not
+    /// added to what is owned.
     fn also_owned(
         &self,
         witness: &mut Witness<'_>,
@@ -290,7 +292,7 @@ impl Walk {
     ) -> Result<(), Stop> {
         let range = self.fs.bytes(self.group, start, count, &|| at)?;
         if witness.calls_free(range.clone()) {
-            witness.owns(range, || Owner { name: name(), site: Some(at) })?;
+            witness.owns(Purpose::File, range, || Owner { name: name(), site: Some(at) })?;
         }
         Ok(())
     }
