@@ -87,20 +87,11 @@ pub(super) fn free_map(
         ));
     }
     let free_bytes = superblock.byte_of(free_blocks)?;
-    let used_bytes = superblock
-        .grouped_bytes()?
+    let spans = superblock.byte_of(superblock.blocks)?;
+    let used_bytes = spans
         .checked_sub(free_bytes)
         .ok_or_else(|| Error::internal("more blocks are free than there are"))?;
-    Ok((
-        FreeMap {
-            free,
-            free_bytes,
-            used_bytes,
-            spans: superblock.byte_of(superblock.blocks)?,
-            on_request: Vec::new(),
-        },
-        metadata,
-    ))
+    Ok((FreeMap { free, free_bytes, used_bytes, spans, on_request: Vec::new() }, metadata))
 }
 
 fn length(range: &Range<u64>) -> Result<u64, Error> {

@@ -465,12 +465,6 @@ impl Superblock {
         Some((from_zero.checked_div(self.inodes_per_group)?, from_zero.checked_rem(self.inodes_per_group)?))
     }
 
-    /// The bytes in groups: all but the block of the boot code, where that is in none.
-    pub(super) fn grouped_bytes(&self) -> Result<u64, Error> {
-        // The first data block is below the count of blocks, see above.
-        self.byte_of(self.blocks.abs_diff(self.first_data_block))
-    }
-
     /// Whether `block` belongs to a group.
     pub(super) fn holds(&self, block: u64) -> bool {
         (self.first_data_block..self.blocks).contains(&block)
