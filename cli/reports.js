@@ -97,7 +97,7 @@ function estimateRows(/** @type {EstimateReport} */ estimate, /** @type {number}
     ['New size', `${exact ? '' : 'at most '}${bothBytes(Math.min(outputSize, fileSize))}`],
     ['Saves', `${exact ? '' : 'at least '}${bytes(saves)} (${percent(saves, fileSize)})`],
     ['Block size', bytes(estimate.blockSize)],
-    ['Proved free', bytes(estimate.freeBytes)],
+    ['Goes as free', bytes(estimate.freeBytes)],
   ];
 }
 
@@ -107,10 +107,10 @@ function estimateRows(/** @type {EstimateReport} */ estimate, /** @type {number}
  * @returns {string[][]}
  */
 function partRows(/** @type {EstimateReport | null} */ estimate) {
-  return (estimate?.parts ?? []).map(({ label, bytes: count, volume, fileSystem, mayBeZero }) => [
+  return (estimate?.parts ?? []).map(({ label, bytes: count, place, fileSystem, mayBeZero }) => [
     bytes(count),
     label,
-    fileSystem ? `${volume ? `volume ${volume}, ` : ''}${fileSystem}` : '',
+    [place ?? '', fileSystem === 'unknown' ? '' : (fileSystem ?? '')].filter(Boolean).join(', '),
     mayBeZero ? 'goes where it is zero' : '',
   ]);
 }
@@ -138,8 +138,7 @@ export function compactLines(/** @type {CompactReport} */ report) {
 
 const dropped = (/** @type {CompactReport} */ report) =>
   report.dropped.map(
-    ({ volume, fileSystem, bytes: count }) =>
-      `  - ${bytes(count)} in ${volume ? `volume ${volume} (${fileSystem})` : `the ${fileSystem} volume`}`,
+    ({ place, fileSystem, bytes: count }) => `  - ${bytes(count)} of free space in ${place} (${fileSystem})`,
   );
 
 /** @returns {string[]} */

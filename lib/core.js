@@ -458,7 +458,7 @@ function logOutcome(control, outcome, inputSize) {
       `parent; ${omitted.absent} were never stored.`,
   );
   for (const dropped of outcome.dropped) {
-    control.log('info', `Volume ${dropped.volume} (${dropped.fileSystem}): ${dropped.bytes} free bytes dropped.`);
+    control.log('info', `${dropped.bytes} free bytes of ${dropped.place} (${dropped.fileSystem}) dropped.`);
   }
   for (const warning of outcome.warnings) control.log('warning', warning.message);
   control.log('info', `Size: ${inputSize} bytes before, ${outcome.outputSize} bytes after.`);

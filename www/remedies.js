@@ -3,7 +3,7 @@
  * file system: one sentence, and the commands as something to copy.
  */
 
-/** @import { InspectReport } from './types.js' */
+/** @import { EstimateReport, InspectReport } from './types.js' */
 
 /** @typedef {InspectReport['volumes'][number]} Volume */
 /** @typedef {{ title: string, next: string, commands: string[] }} Remedy `title` goes on after the volume's name */
@@ -64,13 +64,21 @@ REMEDIES['error-state'] = {
 REMEDIES.inconsistent = REMEDIES['error-state'];
 
 /**
- * The volumes that stand in the way of a smaller image, largest first.
+ * The volumes that stand in the way of a smaller image, those that hold the most first. Before an estimate says how
+ * much of one is stored, its length stands for that.
  * @param {InspectReport} report
+ * @param {EstimateReport | null} estimate
  */
-export const obstacles = ({ volumes, virtualSize }) =>
-  volumes
-    .filter(({ declined, length }) => declined && length >= virtualSize * WORTH_A_HEADLINE)
-    .sort((one, other) => other.length - one.length);
+export function obstacles({ volumes, virtualSize }, estimate) {
+  const least = (estimate?.outputSize ?? virtualSize) * WORTH_A_HEADLINE;
+  const stored = (/** @type {number} */ position) =>
+    estimate?.parts.reduce((sum, { volume, bytes }) => (volume === position ? sum + bytes : sum), 0);
+  return volumes
+    .map((volume, position) => ({ volume, held: stored(position) ?? volume.length }))
+    .filter(({ volume, held }) => volume.declined && held >= least)
+    .sort((one, other) => other.held - one.held)
+    .map(({ volume }) => volume);
+}
 
 /**
  * @param {Volume} volume one that was declined

@@ -235,6 +235,14 @@ export const STATES = {
 };
 
 /**
+ * What a person must know before anything else, by the code of the warning.
+ * @type {Record<string, string>}
+ */
+export const ALARMS = {
+  'ext-under-partition-table': 'A partition table was written over the file system of this disk',
+};
+
+/**
  * The classes of the block map, in the order of the legend.
  * @type {{ id: number, key: string, label: string, means: string }[]}
  */

@@ -68,9 +68,9 @@ pub(super) fn of_part(plan: &Plan, part: &Part) -> Result<Option<Reason>> {
     let findings = part.volume.and_then(|at| plan.analysis().volumes().get(at));
     // Every disk has gaps around its partitions, and a reserved partition is only looked through for zeros.
     let is_ordinary = match part.kind {
-        PartKind::NoPartition => part.bytes < ORDINARY_GAPS,
+        PartKind::NoPartition => part.bytes <= ORDINARY_GAPS,
         PartKind::Declined => findings.is_some_and(|findings| {
-            findings.volume.inside() == Inside::NoFileSystem && part.bytes < ORDINARY_GAPS
+            findings.volume.inside() == Inside::NoFileSystem && part.bytes <= ORDINARY_GAPS
         }),
         _ => part.bytes < plan.size / WORTH_A_WORD,
     };
@@ -181,8 +181,8 @@ fn held(plan: &Plan, findings: &VolumeFindings) -> (String, Vec<&'static str>) {
 }
 
 fn behind_end(findings: &VolumeFindings) -> (String, Vec<&'static str>) {
-    let what = "It lies in the partition behind the end of the file system: left from before the file system was made or \
-                became smaller. No file is there, and what of it is zero goes.";
+    let what = "It lies behind the end of the file system, which is shorter than the place it is in: left from before it \
+                was made or became smaller. No file of it is there, and what is zero goes.";
     match findings.detected.name {
         // e2fsprogs, resize2fs(8): without a size the file system grows to its partition.
         "ext2" | "ext3" | "ext4" => (
@@ -241,16 +241,16 @@ fn has_lost_file_system(plan: &Plan) -> bool {
     plan.analysis().warnings().iter().any(|warning| warning.code == LOST_FILE_SYSTEM)
 }
 
-/// The volume for a sentence, as people count.
+/// The volume at the beginning of a sentence.
 fn title(findings: &VolumeFindings) -> String {
     let name = findings.detected.name;
-    let place = match findings.volume.scheme {
-        Scheme::Whole => "The whole disk".to_owned(),
-        Scheme::Lvm => format!("Logical volume {}", findings.volume.name.as_deref().unwrap_or_default()),
-        Scheme::Mbr | Scheme::Gpt => format!("Partition {}", findings.volume.index),
-    };
+    let place = findings.volume.place();
+    let place = place.strip_prefix(|first: char| first.is_ascii_lowercase()).map_or(place.clone(), |rest| {
+        let first = place.chars().next().unwrap_or_default().to_ascii_uppercase();
+        format!("{first}{rest}")
+    });
     match &findings.detected.label {
-        Some(label) => format!("{place} ({name}, {label:?})"),
+        Some(label) => format!("{place} ({name}, “{}”)", label.escape_debug()),
         None => format!("{place} ({name})"),
     }
 }

@@ -93,6 +93,18 @@ pub enum Inside {
 }
 
 impl Volume {
+    /// Where it is, as people say it: "the whole disk", "partition 2", "logical volume group/root". Names come from the
+    /// image, with what cannot be seen made visible.
+    #[must_use]
+    pub fn place(&self) -> String {
+        match (self.scheme, &self.name) {
+            (Scheme::Whole, _) => "the whole disk".into(),
+            (Scheme::Lvm, Some(name)) => format!("logical volume {}", name.escape_debug()),
+            (Scheme::Lvm, None) => format!("logical volume {}", self.index),
+            (Scheme::Mbr | Scheme::Gpt, _) => format!("partition {}", self.index),
+        }
+    }
+
     /// Whose file systems may lie in it, by what the table says.
     #[must_use]
     pub fn inside(&self) -> Inside {

@@ -299,3 +299,27 @@ proptest! {
         invariants(&disk);
     }
 }
+
+#[test]
+fn places_tell_partitions_from_logical_volumes_of_the_same_number() {
+    let at = |scheme, index, name: Option<&str>| Volume {
+        scheme,
+        index,
+        segments: crate::io::Segments::single(0..1),
+        kind: String::new(),
+        name: name.map(str::to_owned),
+        opaque: None,
+        rest_of_lvm: None,
+    };
+    let places = [
+        at(Scheme::Whole, 0, None),
+        at(Scheme::Gpt, 1, Some("EFI")),
+        at(Scheme::Lvm, 1, Some("group/ro\u{202e}ot")),
+        at(Scheme::Lvm, 2, None),
+    ];
+    let places = places.map(|volume| volume.place());
+    assert_eq!(
+        places,
+        ["the whole disk", "partition 1", "logical volume group/ro\\u{202e}ot", "logical volume 2"]
+    );
+}

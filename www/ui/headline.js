@@ -82,14 +82,14 @@ function savesLine(before, saved, maybe, exact) {
  */
 function breakdown(report, estimate) {
   const rows = [row('Your file now', report.fileSize)];
-  for (const { index, bytes: count } of estimate.freeByVolume) {
+  for (const { volume: position, bytes: count } of estimate.freeByVolume) {
     if (count === 0) continue;
-    const volume = report.volumes.find((one) => one.index === index);
+    const volume = report.volumes[position];
     rows.push(row(['Free space of ', ...(volume ? volumeName(volume) : ['a volume']), ', left out'], count, '−'));
   }
-  for (const { label, bytes: count, volume: index } of estimate.parts) {
+  for (const { label, bytes: count, volume: position } of estimate.parts) {
     // Not every part lies in a volume. Two may have the same file system, so its name alone tells too little.
-    const volume = report.volumes.find((one) => one.index === index);
+    const volume = position === null ? undefined : report.volumes[position];
     rows.push(row([label, ...(volume ? [', ', ...volumeName(volume)] : [])], count));
   }
   rows.push(row(estimate.exact ? 'New image' : 'New image, at most', estimate.outputSize, '', true));

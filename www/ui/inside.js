@@ -7,7 +7,7 @@ import { el, foreign, prose, size } from './dom.js';
 import { volumeKind } from './volumes.js';
 
 /** @import { DiskImage } from '../image.js' */
-/** @import { InspectReport } from '../types.js' */
+/** @import { EstimateReport, InspectReport } from '../types.js' */
 
 /** @param {InspectReport} report */
 export function kindLine(report) {
@@ -24,13 +24,18 @@ export function inside(image) {
       {},
       report.volumes.length === 1 ? 'The volume inside' : `The ${plural(report.volumes.length, 'volume')} inside`,
     ),
-    report.volumes.length > 0 ? volumes(report) : el('p', {}, 'No volume was found; only blocks of zeros can go.'),
+    report.volumes.length > 0
+      ? volumes(report, image.estimate)
+      : el('p', {}, 'No volume was found; only blocks of zeros can go.'),
     el('details', { class: 'facts' }, el('summary', {}, 'About the image'), facts(image, report)),
   ];
 }
 
-/** @param {InspectReport} report */
-function volumes(report) {
+/**
+ * @param {InspectReport} report
+ * @param {EstimateReport | null} estimate
+ */
+function volumes(report, estimate) {
   return el(
     'ul',
     { class: 'volumes' },
@@ -54,7 +59,7 @@ function volumes(report) {
           ),
         ),
         known ? meter(free, volume.length) : null,
-        volume.declined ? whyDeclined(volume, report) : null,
+        volume.declined ? whyDeclined(volume, obstacles(report, estimate).includes(volume)) : null,
       );
     }),
   );
@@ -63,10 +68,10 @@ function volumes(report) {
 /**
  * The reason in words, unless it is the headline already.
  * @param {InspectReport['volumes'][number]} volume
- * @param {InspectReport} report
+ * @param {boolean} isHeadline
  */
-function whyDeclined(volume, report) {
-  if (obstacles(report).includes(volume)) {
+function whyDeclined(volume, isHeadline) {
+  if (isHeadline) {
     return el('p', { class: 'why-declined' }, 'Its free space is not known: see above.');
   }
   return el('p', { class: 'why-declined' }, ...prose(volume.declined?.detail ?? ''));

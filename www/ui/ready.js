@@ -14,6 +14,7 @@ import {
   downloadTarget,
   pickFolder,
 } from '../save.js';
+import { ALARMS } from '../words.js';
 import { copyable, el, fromTemplate, prose } from './dom.js';
 import { headline } from './headline.js';
 import { inside } from './inside.js';
@@ -70,8 +71,11 @@ export function readyView(image, signal) {
  * @param {AbortSignal} signal ends the upkeep
  */
 export function readyNotices(image, signal) {
-  const { report } = image;
-  const notices = report ? obstacles(report).map((volume) => obstacleNotice(volume, image.estimate)) : [];
+  const { report, estimate } = image;
+  const warnings = (report?.warnings ?? []).map(warningNotice);
+  // What could cost a person their files comes before everything else.
+  const notices = warnings.filter(({ isAlarm }) => isAlarm).map(({ element }) => element);
+  notices.push(...(report ? obstacles(report, estimate).map((volume) => obstacleNotice(volume, estimate)) : []));
   if (image.wasCancelled) {
     notices.push(cancelledNotice(image, signal));
   }
@@ -84,10 +88,17 @@ export function readyNotices(image, signal) {
       }),
     );
   }
-  for (const { message } of report?.warnings ?? []) {
-    notices.push(notice('warn', { title: 'Good to know', meaning: message }));
-  }
+  notices.push(...warnings.filter(({ isAlarm }) => !isAlarm).map(({ element }) => element));
   return notices;
+}
+
+/** @param {InspectReport['warnings'][number]} warning */
+function warningNotice({ code, message }) {
+  const title = ALARMS[code];
+  return {
+    isAlarm: title !== undefined,
+    element: notice('warn', { title: title ?? 'Good to know', meaning: message }),
+  };
 }
 
 /**

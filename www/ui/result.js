@@ -140,8 +140,8 @@ function proofLine({ tracedBytes, comparedBytes, zeroBytes, skippedFreeBytes }) 
  * @param {CompactReport} report
  */
 function whatWent({ report: inspected }, report) {
-  const rows = report.dropped.map(({ volume: index, bytes: count }) => {
-    const volume = inspected?.volumes.find((one) => one.index === index);
+  const rows = report.dropped.map(({ volume: position, bytes: count }) => {
+    const volume = inspected?.volumes[position];
     return { label: ['Free space of ', ...(volume ? volumeName(volume) : ['a volume'])], count };
   });
   const free = rows.reduce((sum, { count }) => sum + count, 0);

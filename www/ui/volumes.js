@@ -13,7 +13,7 @@ import { el, foreign } from './dom.js';
 export const volumeKind = ({ fileSystem, type }) => (fileSystem === 'unknown' ? type : fileSystem);
 
 /**
- * `“Windows” (NTFS)`, `partition 2 (ext4)`, `the disk (ext4)`.
+ * `“Windows” (NTFS)`, `partition 2 (ext4)`, `the whole disk (ext4)`.
  * @param {Volume} volume
  * @param {boolean} [isFirst] whether a sentence begins with it
  * @returns {(Node | string)[]}
@@ -22,6 +22,6 @@ export function volumeName(volume, isFirst = false) {
   const name = volume.label || volume.name;
   const kind = el('span', {}, ' (', foreign(volumeKind(volume)), ')');
   if (name) return ['“', foreign(name), '”', kind];
-  const [the, partition] = isFirst ? ['The', 'Partition'] : ['the', 'partition'];
-  return [volume.scheme === 'whole' ? `${the} disk` : `${partition} ${volume.index}`, kind];
+  const { place } = volume;
+  return [isFirst ? `${place[0]?.toUpperCase()}${place.slice(1)}` : place, kind];
 }

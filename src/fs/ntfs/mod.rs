@@ -114,11 +114,8 @@ impl Findings {
                 if !held.is_empty() {
                     self.warnings.push(Warning::new(
                         "shadow-copies",
-                        format!(
-                            "Shadow copies (restore points, previous versions) on this volume may still need {} bytes \
-                             of its free space. They are kept.",
-                            held.total()
-                        ),
+                        "Shadow copies (restore points, previous versions) on this volume may still need a part of its \
+                         free space, which is kept.",
                     ));
                 }
                 held

@@ -21,8 +21,10 @@ pub struct PartReport {
     pub may_be_zero: bool,
     /// Bytes of the new file.
     pub bytes: u64,
-    /// The volume it lies in, by its number; null where it lies in none.
-    pub volume: Option<u32>,
+    /// The volume it lies in, by its position in `volumes`; null where it lies in none.
+    pub volume: Option<usize>,
+    /// Where that volume is, as people say it.
+    pub place: Option<String>,
     /// Its file system.
     pub file_system: Option<&'static str>,
 }
@@ -56,8 +58,8 @@ pub struct EstimateBlocks {
 /// How much of one volume goes for being free.
 #[derive(Debug, Clone, Serialize, Tsify)]
 pub struct FreeByVolume {
-    /// The volume's number.
-    pub index: u32,
+    /// The volume, by its position in `volumes`.
+    pub volume: usize,
     /// Bytes.
     pub bytes: u64,
 }
@@ -110,7 +112,6 @@ impl EstimateReport {
         let analysis = plan.analysis();
         let Counts { absent, free, candidate, absent_bytes, free_bytes, trapped_bytes, fragmented, .. } =
             estimate.counts;
-        let volumes = analysis.volumes().iter().zip(&estimate.free_by_volume);
         Self {
             output_size: estimate.output_size,
             exact: estimate.exact,
@@ -121,8 +122,9 @@ impl EstimateReport {
             block_size: plan.target.block_size.get(),
             absent_bytes,
             free_bytes,
-            free_by_volume: volumes
-                .map(|(findings, &bytes)| FreeByVolume { index: findings.volume.index, bytes })
+            free_by_volume: (0..)
+                .zip(&estimate.free_by_volume)
+                .map(|(volume, &bytes)| FreeByVolume { volume, bytes })
                 .collect(),
             parts: estimate
                 .parts
@@ -134,7 +136,8 @@ impl EstimateReport {
                         label: part.kind.label(),
                         may_be_zero: part.kind.may_be_zero(),
                         bytes: part.bytes,
-                        volume: findings.map(|findings| findings.volume.index),
+                        volume: part.volume,
+                        place: findings.map(|findings| findings.volume.place()),
                         file_system: findings.map(|findings| findings.detected.name),
                     }
                 })

@@ -34,8 +34,10 @@ pub struct OutcomeBlocks {
 /// What went from one volume.
 #[derive(Debug, Clone, Serialize, Tsify)]
 pub struct Dropped {
-    /// The volume's number.
-    pub volume: u32,
+    /// The volume, by its position in what `inspect` gives as `volumes`.
+    pub volume: usize,
+    /// Where it is, as people say it.
+    pub place: String,
     /// Its file system.
     #[serde(rename = "fileSystem")]
     pub file_system: &'static str,
@@ -96,8 +98,10 @@ impl CompactOutcome {
             .volumes()
             .iter()
             .zip(compact::free_by_volume(plan)?)
-            .map(|(findings, bytes)| Dropped {
-                volume: findings.volume.index,
+            .enumerate()
+            .map(|(volume, (findings, bytes))| Dropped {
+                volume,
+                place: findings.volume.place(),
                 file_system: findings.detected.name,
                 bytes,
             })

@@ -45,6 +45,8 @@ pub struct VolumeReport {
     pub scheme: &'static str,
     /// Its number as Linux counts; 0 for the bare disk.
     pub index: u32,
+    /// Where it is, as people say it: "partition 2".
+    pub place: String,
     /// Where it starts on the disk, in bytes.
     pub start: u64,
     /// Its length in bytes.
@@ -86,6 +88,7 @@ impl From<&VolumeFindings> for VolumeReport {
         Self {
             scheme: findings.volume.scheme.name(),
             index: findings.volume.index,
+            place: findings.volume.place(),
             start: findings.volume.segments.start(),
             length: findings.volume.segments.len(),
             kind: findings.volume.kind.clone(),
