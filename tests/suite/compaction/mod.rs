@@ -15,4 +15,5 @@ mod file_systems;
 mod judge;
 mod matrix;
 mod requests;
+mod servers;
 mod volumes;
