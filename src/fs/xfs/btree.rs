@@ -202,8 +202,9 @@ impl Tree {
                 None => return Ok(Some(Leaf { bytes, records, site })),
                 Some(below) => {
                     let pointer = self.kind.shape(fs.v5).pointer;
-                    let pointers = bytes.get(records).unwrap_or_default().chunks_exact(pointer);
-                    let children: Vec<u64> = pointers.map(number).collect();
+                    let pointers = bytes.get(records);
+                    let pointers = pointers.ok_or_else(|| Error::internal("pointers past their block"))?;
+                    let children: Vec<u64> = pointers.chunks_exact(pointer).map(number).collect();
                     self.stack.push(Node { level: below, children: children.into_iter() });
                 }
             }

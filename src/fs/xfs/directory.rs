@@ -27,7 +27,7 @@ const CRC_AT: usize = 4;
 const LSN_AT: usize = 16;
 const UUID_AT: usize = 24;
 const OWNER_AT: usize = 40;
-const UNUSED: u64 = 0xFFFF;
+const UNUSED: u16 = 0xFFFF;
 
 /// The blocks of one directory, gathered from its extents.
 #[derive(Debug)]
@@ -137,13 +137,16 @@ impl Directory {
         };
         let Some(mut rest) = end.and_then(|end| block.get(header..end)) else { return Ok(None) };
         while !rest.is_empty() {
-            let Some((start, _)) = rest.split_at_checked(9) else { return Ok(None) };
-            let len = if start.get(..2).map(number) == Some(UNUSED) {
-                start.get(2..4).map(number).and_then(|len| usize::try_from(len).ok())
+            // What is unused may be as short as this, at the very end of a block as well.
+            let Some((start, after)) = rest.split_first_chunk::<8>() else { return Ok(None) };
+            let [tag_high, tag_low, len_high, len_low, ..] = *start;
+            let len = if u16::from_be_bytes([tag_high, tag_low]) == UNUSED {
+                Some(usize::from(u16::from_be_bytes([len_high, len_low])))
             } else {
-                let name = usize::from(*start.last().unwrap_or(&0));
-                let Some(text) = rest.get(9..).and_then(|rest| rest.get(..name)) else { return Ok(None) };
-                self.names(fs, number(start.get(..8).unwrap_or_default()), text, witness)?;
+                let Some((&name, after)) = after.split_first() else { return Ok(None) };
+                let name = usize::from(name);
+                let Some(text) = after.get(..name) else { return Ok(None) };
+                self.names(fs, u64::from_be_bytes(*start), text, witness)?;
                 // Number, length and tag, and perhaps the type.
                 let around = if fs.file_types { 12 } else { 11 };
                 name.checked_add(around).and_then(|len| len.checked_next_multiple_of(8))

@@ -150,7 +150,7 @@ impl Inode {
         let has_attribute_fork = raw.fork_offset != 0;
         let split = if has_attribute_fork { start } else { bytes.len() };
         let fork = |range: Range<usize>, format, count| {
-            let fork = bytes.get(range).unwrap_or_default();
+            let fork = bytes.get(range).ok_or_else(|| Error::internal("a fork past its inode"))?;
             read_fork(fork, format, count, number, site)
         };
         let data = fork(core..split, raw.format, data_count)?;

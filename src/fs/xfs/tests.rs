@@ -449,6 +449,23 @@ fn each_field_of_an_inode_is_checked() {
 }
 
 #[test]
+fn eight_unused_bytes_at_the_end_of_a_directory_block_are_unused() {
+    for sample in [Sample::new(), Sample::old()] {
+        let get = |at: usize, len: usize| &sample.bytes[at..at + len];
+        let names = u32::from_be_bytes(get(NAMES + BLOCK - 8, 4).try_into().unwrap()) as usize;
+        let end = NAMES + BLOCK - 8 - names * 8;
+        let is_last = |at: &usize| {
+            let len = usize::from(u16::from_be_bytes(get(at + 2, 2).try_into().unwrap()));
+            get(*at, 2) == [0xFF, 0xFF] && at + len == end
+        };
+        let last = (NAMES..end).step_by(8).find(is_last).unwrap();
+        let shorter = sample.clone().with16(last + 2, (end - 8 - last) as u16);
+        contradicts(&shorter, "is damaged");
+        shorter.with16(end - 8, 0xFFFF).with16(end - 6, 8).mapped();
+    }
+}
+
+#[test]
 fn a_name_for_an_inode_in_free_space_declines() {
     for sample in [Sample::new(), Sample::old()] {
         // The inode number of an entry, in the directory of blocks and in the one in its inode.
