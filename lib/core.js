@@ -22,8 +22,8 @@ const SPLIT_SET = /\.v\d\d$/i;
 /** How often a scan's findings are kept, in milliseconds. */
 const FINDINGS_EVERY = 5000;
 
-/** Bytes a second that a phase makes where nothing better is known: measured on a laptop of two cores. */
-const RATES = { check: 200e6, scan: 1000e6, write: 400e6, finish: 2000e6, verify: 2000e6 };
+/** Bytes a second that a phase makes where nothing better is known: in a browser, on a laptop of two cores. */
+const RATES = { check: 200e6, scan: 300e6, write: 400e6, finish: 2000e6, verify: 2000e6 };
 
 /** What the walk over all owners reads of an ordinary disk, until it tells itself. */
 const CHECKED_BYTES = 20 * 1024 * 1024;
@@ -147,16 +147,18 @@ export class OpenImage {
     // How large it gets is known roughly by now, and exactly once everything was looked at.
     const { outputSize } = this.estimate(options);
     const looked = options.mode === 'quick' ? 0 : outputSize;
+    const rates = { ...RATES, ...sink.rates };
     control.expect([
-      ...(this.#checked ? [] : [expected('check', CHECKED_BYTES, RATES.check)]),
-      expected('scan', looked, RATES.scan),
+      ...(this.#checked ? [] : [expected('check', CHECKED_BYTES, rates.check)]),
+      expected('scan', looked, rates.scan),
       ...savingOf(sink, outputSize, verify),
     ]);
     await unchanged(this.#sources, () => this.#check(control));
     const compaction = attempt(() => this.#image.compact(forEngine(options)), 'read-failed');
     try {
       control.picture = (cells) => picture(compaction.blockMap(cells));
-      await unchanged(this.#sources, () => scan(control, compaction, this.#sources, options.findings));
+      const foresee = () => control.expect(savingOf(sink, compaction.foreseenSize, verify));
+      await unchanged(this.#sources, () => scan(control, compaction, this.#sources, options.findings, foresee));
       const outcome = attempt(() => compaction.layOut(), 'read-failed');
       logOutcome(control, outcome, source.size);
       /** @type {CompactReport} */
@@ -198,13 +200,13 @@ export class OpenImage {
       await attemptAsync(() => sink.begin(report.outputSize, this.#sources, { verify }), 'write-failed');
       await unchanged(this.#sources, async () => {
         await write(control, compaction, sink, this.#sources, report);
-        if (verify) await verifySink(control, compaction, sink, report);
+        if (verify && !sink.isSavedFirst) await verifySink(control, compaction, sink, report);
       });
       control.check();
       control.phase('finish', report.outputSize);
       await attemptAsync(() => sink.commit(), 'write-failed');
       control.advance(report.outputSize);
-      if (verify && !report.verified) {
+      if (verify && sink.isSavedFirst) {
         await unchanged(this.#sources, () => verifySink(control, compaction, sink, report));
       }
       report.output = sink.name ?? null;
@@ -230,11 +232,7 @@ function savingOf(sink, size, verify) {
   const rates = { ...RATES, ...sink.rates };
   const proof = verify ? [expected('verify', size, rates.verify)] : [];
   const finish = expected('finish', size, rates.finish);
-  // What can be read before it stands in its place is proved before it does.
-  return [
-    expected('write', size, rates.write),
-    ...(sink.composed && !sink.compare ? [...proof, finish] : [finish, ...proof]),
-  ];
+  return [expected('write', size, rates.write), ...(sink.isSavedFirst ? [finish, ...proof] : [...proof, finish])];
 }
 
 /**
@@ -283,12 +281,18 @@ export function verifyImages(engine, original, compacted, options = {}) {
  * @param {Control} control
  * @param {import('../pkg/vhd_compactor.js').Compaction} compaction
  * @param {ImageSource[]} sources
- * @param {import('./types.js').Findings} [findings]
+ * @param {import('./types.js').Findings | undefined} findings
+ * @param {() => void} foresee says what is expected to follow, as it gets clearer
  */
-async function scan(control, compaction, sources, findings) {
+async function scan(control, compaction, sources, findings, foresee) {
   control.phase('scan', 0);
+  const look = (/** @type {number} */ budget) => {
+    const progress = compaction.scanStep(budget);
+    foresee();
+    return progress;
+  };
   if (!findings) {
-    await step(control, (budget) => compaction.scanStep(budget));
+    await step(control, look);
     return;
   }
   // Names, sizes and times: a file that was changed since has findings of another name.
@@ -305,7 +309,7 @@ async function scan(control, compaction, sources, findings) {
   };
   try {
     await step(control, (budget) => {
-      const progress = compaction.scanStep(budget);
+      const progress = look(budget);
       if (progress.finished || performance.now() - saved < FINDINGS_EVERY) return progress;
       saved = performance.now();
       return keep().then(() => progress);

@@ -18,6 +18,8 @@ const RECENT_SECONDS = 4;
 const SILENT = 'finish';
 /** It is not called done before it is. */
 const ALMOST = 0.95;
+/** What took less than this, in seconds, tells nothing of a rate. */
+const WORTH_KNOWING = 0.2;
 
 export class Forecast {
   /** @type {Map<JobPhase, Expected>} in their order */
@@ -31,6 +33,8 @@ export class Forecast {
   #startedAt;
   #enteredAt;
   #percent = 0;
+  /** @type {Partial<Record<JobPhase, number>>} */
+  #measured = {};
   #now;
 
   /** @param {() => number} [now] in milliseconds */
@@ -40,12 +44,14 @@ export class Forecast {
   }
 
   /**
-   * What is expected of the phases to come, in their order; what is known better later replaces it.
+   * What is expected of the phases to come, in their order; what is known better later replaces it. What was expected of
+   * the phase that goes on stays.
    *
    * @param {[JobPhase, Expected][]} phases
    */
   expect(phases) {
-    this.#expected = new Map(phases);
+    const current = this.#expected.get(this.#phase);
+    this.#expected = new Map(current ? [[this.#phase, current], ...phases] : phases);
   }
 
   /**
@@ -59,6 +65,7 @@ export class Forecast {
       if (this.#expected.has(phase)) this.#expected.delete(before);
     }
     this.#expected.delete(this.#phase);
+    this.#learn();
     if (phase === 'done') this.#expected.clear();
     this.#phase = phase;
     this.#total = total || (this.#expected.get(phase)?.bytes ?? 0);
@@ -82,6 +89,16 @@ export class Forecast {
     }
     this.#done = done;
     this.#total = total;
+  }
+
+  /** Bytes a second of each phase that is over, as far as it took long enough to tell. */
+  get measured() {
+    return this.#measured;
+  }
+
+  #learn() {
+    const seconds = (this.#now() - this.#enteredAt) / 1000;
+    if (this.#done > 0 && seconds >= WORTH_KNOWING) this.#measured[this.#phase] = this.#done / seconds;
   }
 
   /** Bytes a second in this phase, lately. */

@@ -70,6 +70,11 @@ export class Job extends EventTarget {
     return this.#state === 'completed' ? 100 : this.#control.percent;
   }
 
+  /** Bytes a second of each phase that is over: what a sink may say in `rates` the next time. */
+  get rates() {
+    return this.#control.rates;
+  }
+
   get log() {
     return this.#log;
   }
@@ -135,6 +140,10 @@ export class Control {
 
   get percent() {
     return this.#forecast.percent;
+  }
+
+  get rates() {
+    return this.#forecast.measured;
   }
 
   /** Of the whole job; null while nobody knows. */

@@ -76,6 +76,9 @@ export interface Opened {
 /** Who an image is: what its children name as their parent, and its own parent. */
 export type Identified = Pick<InspectReport, 'identity' | 'parent'>;
 
+/** Bytes a second of each phase. Those of a scan are what it reads, with what a read costs besides its bytes. */
+export type Rates = Partial<Record<JobPhase, number>>;
+
 /** A place for the new image. It appears only with `commit`. */
 export interface Sink {
   readonly kind: string;
@@ -84,14 +87,17 @@ export interface Sink {
   /** Source pieces are cut to this many bytes. */
   readonly largestPiece?: number;
   /** Bytes a second that a phase makes by this way of saving, measured; for the time left, until it is known. */
-  readonly rates?: Partial<Record<JobPhase, number>>;
+  readonly rates?: Rates;
   /** Throws, before minutes of reading, where the new image could not be put. */
   prepare?(image: Opened): Promise<void>;
   /**
-   * Whether the result surely consists of the pieces, in their order: composed of ranges of the sources, or
-   * each piece read back and compared after it was written. Then the proof need not read them again.
+   * Whether the result, when it is to be proved, surely consists of the pieces, in their order: it is composed of
+   * ranges of the sources, or each piece was read back and compared as it was written, or `compare` has done so. Then
+   * the proof need not read them again.
    */
   readonly composed?: boolean;
+  /** Whether it can be read back only once it stands in its place. */
+  readonly isSavedFirst?: boolean;
   /** The exact size is known. With `verify`, what is written will be proved. */
   begin(size: number, sources: ImageSource[], options?: { verify?: boolean }): Promise<void>;
   /** The next piece, at `position`. */
@@ -99,11 +105,10 @@ export interface Sink {
   commit(): Promise<void>;
   /** Leaves nothing behind. */
   abort(): Promise<void>;
-  /** What was written, to be verified: called before `commit` and, if that gave null, after it. */
+  /** What was written, to be verified: called after the last `write`, or after `commit`. Null where it cannot be read. */
   readBack(): Promise<ImageSource | null>;
   /**
-   * For a sink whose file can be read only once it stands in its place: reads all of it back, and throws where it is
-   * not what was written. `tell` is called with the bytes done, and throws where the job was cancelled.
+   * Reads all of it back, and throws where it is not what was written; called after `readBack`. `tell` is called with the bytes done, and throws where the job was cancelled.
    */
   compare?(tell: (done: number) => Promise<void>): Promise<void>;
 }
@@ -165,6 +170,8 @@ export interface Job<T> extends EventTarget {
   /** 0 to 100. */
   readonly percentComplete: number;
   readonly progress: JobProgress;
+  /** Bytes a second of each phase that is over: what a sink may say in `rates` the next time. */
+  readonly rates: Rates;
   readonly log: LogEntry[];
   readonly result: Promise<T>;
   blockMap(cells: number): BlockMap | null;

@@ -25,6 +25,7 @@ export class StagedSink {
   kind = 'staged';
   // Each piece is read back as soon as it is written.
   composed = true;
+  isSavedFirst = true;
   rates = { write: 200e6, finish: 20e9, verify: 20e9 };
   largestPiece = 16 * 1024 * 1024;
   /** The new image, once it is complete. @type {File | null} */

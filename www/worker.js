@@ -6,6 +6,7 @@
 import { CompactorError, DownloadSink, FileSource, PickerSink, load, open, verify } from '../lib/index.web.js';
 import { compareFiles } from './compare-files.js';
 import { findingsFor } from './findings.js';
+import { learnPace, paceOf } from './pace.js';
 import { toSquares } from './squares.js';
 import { StagedSink } from './staged-sink.js';
 
@@ -62,14 +63,15 @@ const calls = {
 
   async compact(destination, choices) {
     const sink = sinkFor(destination);
+    Object.assign(sink.rates, await paceOf(sink.kind));
     const opened = theImage();
     checking?.cancel();
     await checking?.result.catch(() => {});
     const findings = findingsFor(opened.sources, choices);
-    const report = await follow(opened.compact(sink, { ...choices, findings })).catch(
-      differenceAs('reads-differently'),
-    );
+    const running = opened.compact(sink, { ...choices, findings });
+    const report = await follow(running).catch(differenceAs('reads-differently'));
     await findings.forget();
+    await learnPace(sink.kind, running.rates);
     return { report, blob: sink instanceof PickerSink ? null : sink.blob };
   },
 

@@ -10,7 +10,7 @@ import { readExactly } from '../sources/read.js';
  */
 export class MemorySink {
   kind = 'memory';
-  rates = { write: 1000e6, finish: 200e9, verify: 20e9 };
+  rates = { check: 1000e6, scan: 4000e6, write: 1000e6, finish: 200e9, verify: 20e9 };
   /** The new image, once it is complete. @type {Uint8Array | null} */
   bytes = null;
   /** @type {Uint8Array} */

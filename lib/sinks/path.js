@@ -30,7 +30,7 @@ const onWindows = process.platform === 'win32';
  */
 export class PathSink {
   kind = 'path';
-  rates = { write: 500e6, finish: 1000e6, verify: 20e9 };
+  rates = { check: 1000e6, scan: 4000e6, write: 500e6, finish: 1000e6, verify: 20e9 };
   composed = true;
   largestPiece = 8 * 1024 * 1024;
   #force;

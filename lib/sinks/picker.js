@@ -17,8 +17,9 @@ const MAX_GAP = 64 * 1024;
  */
 export class PickerSink {
   kind = 'picker';
-  // Every run is read back once the file stands in its place.
+  // Every run is read back and compared, once the file stands in its place.
   composed = true;
+  isSavedFirst = true;
   // Chromium hashes the whole file when it is closed; then all of it is read back.
   rates = { write: 350e6, finish: 100e6, verify: 700e6 };
   largestPiece = RUN;
@@ -65,7 +66,7 @@ export class PickerSink {
         ? new Blob([/** @type {Uint8Array<ArrayBuffer>} */ (piece.bytes)])
         : slice(sources[piece.file], piece.start, piece.end);
     const gap = position - this.#start - this.#length;
-    if (gap < 0 || gap > MAX_GAP || this.#length + gap + data.size > RUN) await this.#writeRun();
+    if (gap > MAX_GAP || this.#length + gap + data.size > RUN) await this.#writeRun();
     if (this.#length === 0) this.#start = position;
     else if (gap > 0) this.#parts.push(new Uint8Array(gap));
     this.#parts.push(data);
@@ -96,7 +97,7 @@ export class PickerSink {
   }
 
   async readBack() {
-    return this.#committed ? new FileSource(await this.#handle.getFile()) : null;
+    return new FileSource(await this.#handle.getFile());
   }
 
   /** @param {(done: number) => Promise<void>} tell */

@@ -25,6 +25,7 @@ mod estimate_tests;
 pub mod findings;
 mod layout;
 mod options;
+mod outlook;
 mod parts;
 mod plan;
 mod proof;

@@ -86,6 +86,15 @@ impl Run {
         progress
     }
 
+    /// About how large the new image gets, as far as a scan under way can foresee it; exact after the scan.
+    #[must_use]
+    pub fn foreseen_size(&self) -> u64 {
+        match &self.stage {
+            Stage::Scan(scan) => scan.foreseen_size(),
+            _ => self.layout().map_or(self.plan.size, |layout| layout.outcome().size),
+        }
+    }
+
     /// Payload bytes that the scan has read.
     #[must_use]
     pub const fn scan_read(&self) -> u64 {

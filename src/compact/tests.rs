@@ -245,6 +245,34 @@ fn a_scan_goes_on_where_it_stopped_and_only_there() {
 }
 
 #[test]
+fn what_a_scan_takes_and_leaves_is_foreseen_from_its_beginning() {
+    // In use, then zero: what was would mislead about what is to come.
+    let blocks: Vec<(u64, Vec<u8>)> = (0..600).map(|i| (i, vec![u8::from(i < 300); 1 << 17])).collect();
+    let source = vhd::tests::dynamic(600 << 17, 1 << 17, &blocks);
+    let analysis = Analysis::with_free(disk_of(&source), vec![0], Extents::new());
+    let mut run = Run::new(&Rc::new(analysis), Options::default()).unwrap();
+    let mut seen = Vec::new();
+    loop {
+        let progress = run.scan_step(4 << 20).unwrap();
+        seen.push((progress, run.foreseen_size()));
+        if progress.finished {
+            break;
+        }
+    }
+    let (last, size) = *seen.last().unwrap();
+    assert_eq!(last.done, last.total);
+    assert!(seen.len() > 20);
+    for (progress, foreseen) in &seen {
+        assert!(progress.total.abs_diff(last.total) < last.total / 20, "{progress:?}, in the end {last:?}");
+        assert!(foreseen.abs_diff(size) < size / 20, "{foreseen} bytes, in the end {size}");
+    }
+    assert!(seen.is_sorted_by_key(|(progress, _)| progress.done));
+    let outcome = run.lay_out(&Fresh::default()).unwrap();
+    assert_eq!(run.foreseen_size(), outcome.size);
+    assert!(size.abs_diff(outcome.size) < size / 20);
+}
+
+#[test]
 fn scrubbing_a_kept_block_changes_what_is_read() {
     let source = vhd::tests::dynamic(4 << 16, 1 << 16, &[(2, vec![7; 1 << 16])]);
     let mut free = Extents::new();

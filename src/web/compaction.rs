@@ -42,6 +42,13 @@ impl Compaction {
         into_js(self.run.scan_step(from_number(budget).unwrap_or(1)).map(ProgressReport::from))
     }
 
+    /// About how large the new image gets, as far as the scan can foresee it.
+    #[wasm_bindgen(getter, js_name = foreseenSize)]
+    #[must_use]
+    pub fn foreseen_size(&self) -> f64 {
+        number(self.run.foreseen_size())
+    }
+
     /// What the scan has found so far, as bytes that may be kept for a repeat; nothing once it is over.
     /// `files` is what is known of the files besides their contents: names, sizes, times.
     ///
