@@ -3,8 +3,6 @@
  * can show what it changes.
  */
 
-import { FORMAT_NAMES } from '../lib/formats.js';
-
 /** @import { Choices, InspectReport } from './types.js' */
 
 /**
@@ -34,33 +32,58 @@ export const assumed = (report, choices) =>
   mustAskDynamic(report, choices) ? { ...choices, toDynamic: true } : choices;
 
 /**
- * Each alternative to the present choices, by name.
+ * Every choice, by the name of the option that it sets, with its answers, and what each of them sets. What holds where
+ * nothing is said is `undefined`.
+ * @param {InspectReport} report
+ */
+export function answersOf(report) {
+  /** @param {'vhd' | 'vhdx'} format whose blocks may be of sizes that the other has not */
+  const ofFormat = (format) => ({
+    format: format === outputFormat(report, {}) ? undefined : format,
+    blockSize: undefined,
+  });
+  return /** @satisfies {Partial<Record<keyof Choices, Record<string, Partial<Choices>>>>} */ ({
+    mode: { full: { mode: 'full' }, quick: { mode: 'quick' }, zero: { mode: 'zero' } },
+    blockSize: { smallest: { blockSize: undefined }, keep: { blockSize: 'keep' } },
+    format: { vhdx: ofFormat('vhdx'), vhd: ofFormat('vhd') },
+    dropPageFiles: { no: { dropPageFiles: undefined }, yes: { dropPageFiles: true } },
+    ignoreShadowCopies: { no: { ignoreShadowCopies: undefined }, yes: { ignoreShadowCopies: true } },
+    flatten: { no: { flatten: undefined }, yes: { flatten: true } },
+    // This one has no answer until the person gives it.
+    toDynamic: { yes: { toDynamic: true }, no: { toDynamic: false } },
+  });
+}
+
+/** @typedef {ReturnType<typeof answersOf>} Answers */
+
+/**
+ * The name that the estimate of an answer goes by.
+ * @template {keyof Answers} C
+ * @param {C} choice
+ * @param {keyof Answers[C] & string} answer
+ */
+export const variantOf = (choice, answer) => `${choice}:${answer}`;
+
+/**
+ * The present choices, as `now`, and each alternative to them, by {@link variantOf its name}.
  * @param {InspectReport} report
  * @param {Choices} present
  * @param {boolean} hasParents
  */
 export function variants(report, present, hasParents) {
   const choices = assumed(report, present);
-  /** @type {{ now: Choices } & Record<string, Choices>} */
-  const all = {
-    now: choices,
-    'mode:full': { ...choices, mode: 'full' },
-    'mode:quick': { ...choices, mode: 'quick' },
-    'mode:zero': { ...choices, mode: 'zero' },
-    'dropPageFiles:no': { ...choices, dropPageFiles: false },
-    'dropPageFiles:yes': { ...choices, dropPageFiles: true },
-    'ignoreShadowCopies:no': { ...choices, ignoreShadowCopies: false },
-    'ignoreShadowCopies:yes': { ...choices, ignoreShadowCopies: true },
-    'block:keep': { ...choices, blockSize: 'keep' },
-    'block:smallest': { ...choices, blockSize: undefined },
+  const { toDynamic, flatten, ...always } = answersOf(report);
+  const asked = {
+    ...always,
+    ...(hasParents && { flatten }),
+    ...(report.diskType === 'fixed' && { toDynamic }),
   };
-  for (const format of FORMAT_NAMES) all[`format:${format}`] = { ...choices, format, blockSize: undefined };
-  if (report.diskType === 'fixed') {
-    all['toDynamic:yes'] = { ...choices, toDynamic: true };
-  }
-  if (hasParents) {
-    all['flatten:no'] = { ...choices, flatten: false };
-    all['flatten:yes'] = { ...choices, flatten: true };
+  /** @type {{ now: Choices } & Record<string, Choices>} */
+  const all = { now: choices };
+  for (const [choice, answers] of Object.entries(asked)) {
+    for (const [answer, sets] of Object.entries(answers)) {
+      all[variantOf(/** @type {any} */ (choice), /** @type {never} */ (answer))] = { ...choices, ...sets };
+    }
   }
   return all;
 }

@@ -14,6 +14,7 @@
  */
 
 import { CompactorError, FileSource } from '../lib/index.web.js';
+import { readExactly } from '../lib/sources/read.js';
 import { differenceOf } from './compare-files.js';
 
 /** @import { ImageSource, Piece, Sink } from '../lib/types.js' */
@@ -76,10 +77,15 @@ export class StagedSink {
   async write(piece, position, sources) {
     // The file was made at its full length, of zeros.
     if (piece.kind === 'zeros') return;
-    const bytes =
-      piece.kind === 'bytes' ? piece.bytes : sources[piece.file]?.read(piece.start, piece.end - piece.start);
-    if (!bytes || this.#open().write(bytes, { at: position }) !== bytes.length) {
-      throw new CompactorError('write-failed', `the browser did not take ${bytes?.length} bytes at ${position}`);
+    const access = this.#open();
+    const bytes = piece.kind === 'bytes' ? piece.bytes : bytesOf(piece, sources);
+    const taken = access.write(bytes, { at: position });
+    if (taken !== bytes.length) {
+      // A drive that is full takes what still fits.
+      throw new CompactorError(
+        'out-of-space',
+        `the browser took ${taken} of ${bytes.length} bytes at byte ${position}, most likely for want of room`,
+      );
     }
     if (this.#isProved) this.#readAgain(bytes, position);
   }
@@ -125,6 +131,17 @@ export class StagedSink {
     if (!this.#access) throw new CompactorError('internal', 'a sink was used before it was begun');
     return this.#access;
   }
+}
+
+/**
+ * What cannot be read is the source's fault, not that of the place that is written to.
+ * @param {Piece & { kind: 'source' }} piece
+ * @param {ImageSource[]} sources
+ */
+function bytesOf({ file, start, end }, sources) {
+  const source = sources[file];
+  if (!source) throw new CompactorError('internal', `there is no source ${file}`);
+  return readExactly(source, start, end - start);
 }
 
 /** The folder in the browser's storage. */

@@ -1,4 +1,4 @@
-import { CompactorError } from '../errors.js';
+import { CompactorError, asCompactorError } from '../errors.js';
 import { FileSource } from '../sources/file.js';
 import { RunDigests } from './digests.js';
 
@@ -113,7 +113,11 @@ export class PickerSink {
     this.#start += this.#length;
     this.#length = 0;
     this.#parts = [];
-    await this.#stream().write({ type: 'write', position, data });
+    try {
+      await this.#stream().write({ type: 'write', position, data });
+    } catch (thrown) {
+      throw await causeOf(thrown, data);
+    }
     this.#digests?.take(position, data);
   }
 
@@ -131,6 +135,28 @@ export class PickerSink {
     if (!this.#writable) throw new CompactorError('internal', 'a sink was used before it was begun');
     return this.#writable;
   }
+}
+
+/**
+ * What a failed write really was. A place that ran full while a Blob was copied to it is told by Chromium, now and
+ * then, as a Blob that could not be read: whether that is so is seen by reading it.
+ *
+ * @param {unknown} thrown
+ * @param {Blob} data what was to be written
+ */
+async function causeOf(thrown, data) {
+  const { name, message } = /** @type {DOMException} */ (thrown);
+  if (name !== 'NotReadableError') return thrown;
+  try {
+    await data.arrayBuffer();
+  } catch (again) {
+    return asCompactorError(again, 'read-failed');
+  }
+  return new CompactorError(
+    'out-of-space',
+    `the browser stopped writing, most likely for want of room, since what it was to write can be read: ${message}`,
+    { cause: thrown },
+  );
 }
 
 /**

@@ -7,6 +7,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { BytesSource, MemorySink, PathSink, PathSource } from '../../lib/index.node.js';
 import { DownloadSink } from '../../lib/sinks/download.js';
 import { PickerSink } from '../../lib/sinks/picker.js';
+import { StagedSink } from '../../www/staged-sink.js';
 import { scratchFolder } from '../support/scratch.mjs';
 import { contents, sinkSuite } from '../support/sink-suite.mjs';
 
@@ -118,6 +119,47 @@ sinkSuite('picker', () => {
     remains: () => (handle.open > 0 ? ['a stream that is still open'] : []),
   };
 });
+
+sinkSuite('staged', () => {
+  const { sink, names } = stagedPlace();
+  return {
+    sink,
+    sources: inMemory(),
+    result: async () => sink.blob && new Uint8Array(await sink.blob.arrayBuffer()),
+    remains: () => (sink.blob ? [] : names()),
+  };
+});
+
+/** The browser's own storage, with a sink that writes to it; `room` bytes of each file are kept. */
+function stagedPlace({ room = Infinity } = {}) {
+  /** @type {Map<string, Buffer>} */
+  const files = new Map();
+  const get = (/** @type {string} */ name) => /** @type {Buffer} */ (files.get(name));
+  const handleOf = (/** @type {string} */ name) => ({
+    getFile: async () => new File([Uint8Array.from(get(name))], name),
+    createSyncAccessHandle: async () => ({
+      truncate: (/** @type {number} */ length) => files.set(name, Buffer.alloc(length)),
+      write(/** @type {Uint8Array} */ bytes, { at = 0 }) {
+        const taken = Math.max(0, Math.min(bytes.length, room - at));
+        get(name).set(bytes.subarray(0, taken), at);
+        return taken;
+      },
+      read: (/** @type {Uint8Array} */ bytes, { at = 0 }) => get(name).copy(bytes, 0, at),
+      flush() {},
+      close() {},
+    }),
+  });
+  const folder = {
+    getFileHandle: async (/** @type {string} */ name) => handleOf(name),
+    removeEntry: async (/** @type {string} */ name) => void files.delete(name),
+  };
+  const storage = {
+    estimate: async () => ({ quota: 1e9, usage: 0 }),
+    getDirectory: async () => ({ getDirectoryHandle: async () => folder }),
+  };
+  Object.defineProperty(globalThis, 'navigator', { value: { storage }, configurable: true });
+  return { sink: new StagedSink('out.vhd', 'staged-name'), names: () => [...files.keys()] };
+}
 
 /** A file of a picked folder: what is written shows when the stream is closed. */
 class FileHandle {
@@ -253,4 +295,73 @@ test('picker: what was not to be verified is not called the same', async () => {
     sink.compare(async () => {}),
     { code: 'internal' },
   );
+});
+
+/** What comes of a run that the browser does not write. @param {DOMException} refusal @param {Blob} blob */
+async function refusedRun(refusal, blob) {
+  const handle = new FileHandle('out.vhd');
+  const stream = { ...(await handle.createWritable()), write: () => Promise.reject(refusal) };
+  handle.createWritable = async () => stream;
+  const sink = new PickerSink(/** @type {any} */ (handle));
+  const source = /** @type {any} */ ({ ...new BytesSource('in', new Uint8Array()), blob });
+  await sink.begin(blob.size, [source], { verify: false });
+  await sink.write({ kind: 'source', file: 0, start: 0, end: blob.size }, 0, [source]);
+  return sink.commit().then(
+    () => assert.fail('it was written'),
+    (thrown) => thrown,
+  );
+}
+
+/** A file that is gone: its slices give nothing. */
+function unreadable() {
+  const file = `${path('gone')}`;
+  fs.writeFileSync(file, 'was here');
+  return fs.openAsBlob(file).then((blob) => {
+    fs.rmSync(file);
+    return blob;
+  });
+}
+
+const cannotBeRead = 'The requested file could not be read';
+
+test('picker: a write that is refused as if the source could not be read, though it can: the place is full', async () => {
+  const refusal = new DOMException(cannotBeRead, 'NotReadableError');
+  const { code, message, cause } = await refusedRun(refusal, new Blob(['readable']));
+  assert.equal(code, 'out-of-space');
+  assert.match(message, /stopped writing.*The requested file could not be read/);
+  assert.equal(cause, refusal);
+});
+
+test('picker: a source that cannot be read is the source’s fault', async () => {
+  const refusal = new DOMException(cannotBeRead, 'NotReadableError');
+  assert.equal((await refusedRun(refusal, await unreadable())).code, 'source-changed');
+});
+
+test('picker: any other refusal is passed on as it is', async () => {
+  const refusal = new DOMException('no', 'QuotaExceededError');
+  assert.equal(await refusedRun(refusal, new Blob(['readable'])), refusal);
+});
+
+test('staged: storage that takes a part of what it is given is full, and nothing is left', async () => {
+  const { sink, names } = stagedPlace({ room: 10 });
+  await sink.begin(16, []);
+  const write = sink.write({ kind: 'bytes', bytes: new Uint8Array(16) }, 0, []);
+  await assert.rejects(write, (thrown) => {
+    const { code, message } = /** @type {{ code: string, message: string }} */ (thrown);
+    return code === 'out-of-space' && message.includes('10 of 16 bytes');
+  });
+  await sink.abort();
+  assert.deepEqual(names(), []);
+});
+
+test('staged: a source that cannot be read is the source’s fault', async () => {
+  const { sink } = stagedPlace();
+  const refuse = () => {
+    throw new DOMException(cannotBeRead, 'NotReadableError');
+  };
+  const source = Object.assign(new BytesSource('in', new Uint8Array(16)), { read: refuse });
+  await sink.begin(16, [source]);
+  await assert.rejects(sink.write({ kind: 'source', file: 0, start: 0, end: 16 }, 0, [source]), {
+    code: 'source-changed',
+  });
 });

@@ -1,19 +1,18 @@
 /** The choices, in plain words, each with what it changes. */
 
 import { bytes } from '../format.js';
-import { outputFormat } from '../choices.js';
+import { answersOf, variantOf } from '../choices.js';
 import { el } from './dom.js';
 
 /** @import { DiskImage } from '../image.js' */
-/** @import { Choices, InspectReport } from '../types.js' */
+/** @import { Answers } from '../choices.js' */
+/** @import { InspectReport } from '../types.js' */
 
 /**
- * @typedef {object} Answer
- * @property {string} value
+ * @typedef {object} Words of an answer
  * @property {string} label
- * @property {string} [hint]
- * @property {() => string | null} effect what this answer gives; null hides the answer
- * @property {Partial<Choices>} sets
+ * @property {string} hint
+ * @property {() => string | null} [effect] what this answer gives; null hides it. Else the size of the new image
  */
 
 /**
@@ -22,7 +21,7 @@ import { el } from './dom.js';
  */
 export function options(image) {
   const report = /** @type {InspectReport} */ (image.report);
-  const parts = [thorough(image), blockSize(image, report), format(image, report), alsoRemove(image)];
+  const parts = [thorough(image, report), blockSize(image, report), format(image, report), alsoRemove(image)];
   if (image.parents.length > 0) parts.push(chain(image));
   return join(parts);
 }
@@ -33,8 +32,8 @@ export function options(image) {
  */
 export function questions(image) {
   const report = /** @type {InspectReport} */ (image.report);
-  const parts = [shadowCopies(image)];
-  if (report.diskType === 'fixed') parts.unshift(dynamic(image));
+  const parts = [shadowCopies(image, report)];
+  if (report.diskType === 'fixed') parts.unshift(dynamic(image, report));
   return join(parts);
 }
 
@@ -43,15 +42,16 @@ export function questions(image) {
  * @param {DiskImage} image
  */
 export function whatWouldHelp(image) {
-  /** @type {[string, string, string][]} */
-  const candidates = [
-    ['smaller blocks', 'now', 'block:smallest'],
-    ['emptied page files', 'now', 'dropPageFiles:yes'],
-    ['giving up shadow copies', 'now', 'ignoreShadowCopies:yes'],
-    ['merging it with its parents', 'now', 'flatten:yes'],
-    ['leaving out free space', 'now', 'mode:full'],
-  ];
-  return candidates.filter(([, without, withIt]) => (gain(image, without, withIt) ?? 0) > 0).map(([name]) => name);
+  const candidates = {
+    'smaller blocks': variantOf('blockSize', 'smallest'),
+    'emptied page files': variantOf('dropPageFiles', 'yes'),
+    'giving up shadow copies': variantOf('ignoreShadowCopies', 'yes'),
+    'merging it with its parents': variantOf('flatten', 'yes'),
+    'leaving out free space': variantOf('mode', 'full'),
+  };
+  return Object.entries(candidates)
+    .filter(([, variant]) => (gain(image, 'now', variant) ?? 0) > 0)
+    .map(([name]) => name);
 }
 
 /** @typedef {{ element: HTMLElement, update: () => void }} Part */
@@ -64,36 +64,31 @@ function join(parts) {
   };
 }
 
-/** @param {DiskImage} image */
-function thorough(image) {
-  const size = (/** @type {string} */ key, /** @type {string} */ suffix) => () => {
-    const estimate = image.estimateOf(key);
-    if (image.isOpen(key)) return '…';
-    return estimate ? `${bytes(estimate.outputSize)}${suffix}` : null;
+/**
+ * @param {DiskImage} image
+ * @param {InspectReport} report
+ */
+function thorough(image, report) {
+  const orLess = (/** @type {string} */ variant) => () => {
+    const size = outputSize(image, variant);
+    return size && image.estimateOf(variant) ? `${size} or less` : size;
   };
-  return radios(image, 'How thorough', 'mode', () => image.choices.mode ?? 'full', [
-    {
-      value: 'full',
+  return radios(image, report, 'How thorough', 'mode', {
+    full: {
       label: 'Smallest',
       hint: 'Leaves out free space, then reads the rest to find zeros.',
-      effect: size('mode:full', ' or less'),
-      sets: { mode: 'full' },
+      effect: orLess(variantOf('mode', 'full')),
     },
-    {
-      value: 'quick',
+    quick: {
       label: 'Quick',
       hint: 'Leaves out free space and reads nothing else.',
-      effect: size('mode:quick', ''),
-      sets: { mode: 'quick' },
     },
-    {
-      value: 'zero',
+    zero: {
       label: 'Zeros only',
       hint: 'Every byte reads as before, deleted files included. Checkpoints built upon this image stay valid.',
-      effect: size('mode:zero', ' or less'),
-      sets: { mode: 'zero' },
+      effect: orLess(variantOf('mode', 'zero')),
     },
-  ]);
+  });
 }
 
 /**
@@ -101,31 +96,21 @@ function thorough(image) {
  * @param {InspectReport} report
  */
 function blockSize(image, report) {
-  const part = radios(image, 'Block size', 'block', () => (image.choices.blockSize === 'keep' ? 'keep' : 'smallest'), [
-    {
-      value: 'smallest',
+  const part = radios(image, report, 'Block size', 'blockSize', {
+    smallest: {
       label: 'What makes it smallest',
       hint: 'Smaller blocks let smaller gaps go. The disk may grow a little more slowly.',
-      effect: () => outputSize(image, 'block:smallest'),
-      sets: { blockSize: undefined },
     },
-    {
-      value: 'keep',
+    keep: {
       label: `Keep ${bytes(report.blockSize)}`,
       hint: 'As in your image.',
-      effect: () => outputSize(image, 'block:keep'),
-      sets: { blockSize: 'keep' },
     },
-  ]);
-  return {
-    element: part.element,
-    update() {
-      part.update();
-      // Offered where it changes anything; once it was chosen it stays, so that there is a way back.
-      const helps = (gain(image, 'block:keep', 'block:smallest') ?? 0) > 0;
-      part.element.hidden = !helps && image.choices.blockSize === undefined;
-    },
-  };
+  });
+  return shownIf(part, () => {
+    // Offered where it changes anything; once it was chosen it stays, so that there is a way back.
+    const saved = gain(image, variantOf('blockSize', 'keep'), variantOf('blockSize', 'smallest'));
+    return (saved ?? 0) > 0 || image.choices.blockSize !== undefined;
+  });
 }
 
 /**
@@ -133,39 +118,23 @@ function blockSize(image, report) {
  * @param {InspectReport} report
  */
 function format(image, report) {
-  const part = radios(image, 'Format', 'format', () => outputFormat(report, image.choices), [
-    {
-      value: 'vhdx',
-      label: 'VHDX',
-      hint: 'For WSL, Docker and Hyper-V.',
-      effect: () => outputSize(image, 'format:vhdx'),
-      sets: { format: report.format === 'vhdx' ? undefined : 'vhdx', blockSize: undefined },
-    },
-    {
-      value: 'vhd',
-      label: 'VHD',
-      hint: 'For VirtualBox, Azure and older systems.',
-      effect: () => outputSize(image, 'format:vhd'),
-      sets: { format: report.format === 'vhd' ? undefined : 'vhd', blockSize: undefined },
-    },
-  ]);
-  return {
-    element: part.element,
-    update() {
-      part.update();
-      part.element.hidden = !image.estimateOf('format:vhd') || !image.estimateOf('format:vhdx');
-    },
-  };
+  const part = radios(image, report, 'Format', 'format', {
+    vhdx: { label: 'VHDX', hint: 'For WSL, Docker and Hyper-V.' },
+    vhd: { label: 'VHD', hint: 'For VirtualBox, Azure and older systems.' },
+  });
+  const variants = [variantOf('format', 'vhd'), variantOf('format', 'vhdx')];
+  return shownIf(part, () => variants.every((variant) => image.estimateOf(variant)));
 }
 
 /** @param {DiskImage} image */
 function alsoRemove(image) {
+  const [no, yes] = [variantOf('dropPageFiles', 'no'), variantOf('dropPageFiles', 'yes')];
   const pageFiles = checkbox(image, 'dropPageFiles', {
     label: 'Empty page and swap files',
     hint: 'The system makes them anew when it starts.',
     effect: () => {
-      if (image.isOpen('dropPageFiles:yes')) return '…';
-      const saved = gain(image, 'dropPageFiles:no', 'dropPageFiles:yes') ?? 0;
+      if (image.isOpen(yes)) return '…';
+      const saved = gain(image, no, yes) ?? 0;
       return saved > 0 || image.choices.dropPageFiles ? changeText(saved) : null;
     },
   });
@@ -183,83 +152,62 @@ function chain(image) {
     checkbox(image, 'flatten', {
       label: 'Merge with its parents',
       hint: `Makes one image that stands alone, of this and ${image.parents.length === 1 ? 'its parent' : `its ${image.parents.length} parents`}.`,
-      effect: () => outputSize(image, 'flatten:yes'),
+      effect: () => outputSize(image, variantOf('flatten', 'yes')),
     }),
   ]);
 }
 
-/** @param {DiskImage} image */
-function dynamic(image) {
-  const part = radios(
-    image,
-    'This image has a fixed size. May the new one be dynamic?',
-    'dynamic',
-    () => (image.choices.toDynamic === undefined ? '' : image.choices.toDynamic ? 'yes' : 'no'),
-    [
-      {
-        value: 'yes',
-        label: 'Yes',
-        hint: 'It then takes only the room that its data needs, and grows with it. WSL, Docker, Hyper-V and VirtualBox all run such disks.',
-        effect: () => outputSize(image, 'toDynamic:yes'),
-        sets: { toDynamic: true },
-      },
-      {
-        value: 'no',
-        label: 'No, leave it',
-        hint: 'A fixed-size image always takes its whole size, so there is nothing to make smaller. Azure runs only such disks.',
-        effect: () => (image.report ? bytes(image.report.fileSize) : null),
-        sets: { toDynamic: false },
-      },
-    ],
-  );
+/**
+ * @param {DiskImage} image
+ * @param {InspectReport} report
+ */
+function dynamic(image, report) {
+  const part = radios(image, report, 'This image has a fixed size. May the new one be dynamic?', 'toDynamic', {
+    yes: {
+      label: 'Yes',
+      hint: 'It then takes only the room that its data needs, and grows with it. WSL, Docker, Hyper-V and VirtualBox all run such disks.',
+    },
+    no: {
+      label: 'No, leave it',
+      hint: 'A fixed-size image always takes its whole size, so there is nothing to make smaller. Azure runs only such disks.',
+      effect: () => bytes(report.fileSize),
+    },
+  });
   part.element.classList.add('question');
   return part;
 }
 
-/** @param {DiskImage} image */
-function shadowCopies(image) {
-  const part = radios(
-    image,
-    'This disk holds shadow copies (restore points). Are they still needed?',
-    'shadow',
-    () => (image.choices.ignoreShadowCopies ? 'no' : 'yes'),
-    [
-      {
-        value: 'yes',
-        label: 'Keep them',
-        hint: 'What they hold of deleted and changed files stays, although the disk calls it free.',
-        effect: () => outputSize(image, 'ignoreShadowCopies:no'),
-        sets: { ignoreShadowCopies: false },
-      },
-      {
-        value: 'no',
-        label: 'They may go',
-        hint: 'Previous versions of files and restore points on this disk will be lost or damaged. The files as they are now are not touched.',
-        effect: () => outputSize(image, 'ignoreShadowCopies:yes'),
-        sets: { ignoreShadowCopies: true },
-      },
-    ],
-  );
-  part.element.classList.add('question');
-  return {
-    element: part.element,
-    update() {
-      part.update();
-      // Asked as soon as the disk is read, and not when the answer's worth is known: the page must not move.
-      const some = image.report?.volumes.some(({ shadowCopyBytes }) => shadowCopyBytes > 0) ?? false;
-      const saved = gain(image, 'ignoreShadowCopies:no', 'ignoreShadowCopies:yes');
-      part.element.hidden = !some || saved === 0;
+/**
+ * @param {DiskImage} image
+ * @param {InspectReport} report
+ */
+function shadowCopies(image, report) {
+  const legend = 'This disk holds shadow copies (restore points). Are they still needed?';
+  const part = radios(image, report, legend, 'ignoreShadowCopies', {
+    no: {
+      label: 'Keep them',
+      hint: 'What they hold of deleted and changed files stays, although the disk calls it free.',
     },
-  };
+    yes: {
+      label: 'They may go',
+      hint: 'Previous versions of files and restore points on this disk will be lost or damaged. The files as they are now are not touched.',
+    },
+  });
+  part.element.classList.add('question');
+  return shownIf(part, () => {
+    // Asked as soon as the disk is read, and not when the answer's worth is known: the page must not move.
+    const some = image.report?.volumes.some(({ shadowCopyBytes }) => shadowCopyBytes > 0) ?? false;
+    return some && gain(image, variantOf('ignoreShadowCopies', 'no'), variantOf('ignoreShadowCopies', 'yes')) !== 0;
+  });
 }
 
 /**
  * @param {DiskImage} image
- * @param {string} key
+ * @param {string} variant
  */
-function outputSize(image, key) {
-  const estimate = image.estimateOf(key);
-  if (image.isOpen(key)) return '…';
+function outputSize(image, variant) {
+  const estimate = image.estimateOf(variant);
+  if (image.isOpen(variant)) return '…';
   return estimate ? bytes(estimate.outputSize) : null;
 }
 
@@ -282,31 +230,50 @@ function changeText(saved) {
 }
 
 /**
+ * @template {keyof Answers} C
  * @param {DiskImage} image
+ * @param {InspectReport} report
  * @param {string} legend
- * @param {string} name
- * @param {() => string} chosen
- * @param {Answer[]} answers
+ * @param {C} choice
+ * @param {Record<keyof Answers[C] & string, Words>} words of each answer, in the order in which they are shown
  * @returns {Part}
  */
-function radios(image, legend, name, chosen, answers) {
-  const groupName = `${name}-${image.id}`;
-  const rows = answers.map((answer) => {
-    const input = el('input', { type: 'radio', name: groupName, value: answer.value });
+function radios(image, report, legend, choice, words) {
+  const answers = /** @type {Record<string, import('../types.js').Choices>} */ (answersOf(report)[choice]);
+  const groupName = `${choice}-${image.id}`;
+  const rows = /** @type {[keyof Answers[C] & string, Words][]} */ (Object.entries(words)).map(([answer, said]) => {
+    const sets = answers[answer] ?? {};
+    const input = el('input', { type: 'radio', name: groupName, value: answer });
     input.addEventListener('change', () => {
-      if (input.checked) void image.choose(answer.sets);
+      if (input.checked) void image.choose(sets);
     });
-    return { answer, input, ...choiceRow(input, `${groupName}-${answer.value}`, answer.label, answer.hint) };
+    const tell = said.effect ?? (() => outputSize(image, variantOf(choice, answer)));
+    return { sets, input, tell, ...choiceRow(input, `${groupName}-${answer}`, said.label, said.hint) };
   });
   return {
     element: el('fieldset', {}, el('legend', {}, legend), ...rows.map((row) => row.element)),
     update() {
-      for (const { answer, input, element, effect } of rows) {
-        const text = answer.effect();
+      for (const { sets, input, tell, element, effect } of rows) {
+        const text = tell();
         element.hidden = text === null;
         effect.textContent = text ?? '';
-        input.checked = chosen() === answer.value;
+        input.checked = image.choices[choice] === sets[choice];
       }
+    },
+  };
+}
+
+/**
+ * @param {Part} part
+ * @param {() => boolean} isShown
+ * @returns {Part}
+ */
+function shownIf(part, isShown) {
+  return {
+    element: part.element,
+    update() {
+      part.update();
+      part.element.hidden = !isShown();
     },
   };
 }
@@ -314,12 +281,12 @@ function radios(image, legend, name, chosen, answers) {
 /**
  * @param {DiskImage} image
  * @param {'dropPageFiles' | 'scrub' | 'flatten'} name
- * @param {{ label: string, hint: string, effect: () => string | null }} words
+ * @param {Required<Words>} words
  * @returns {Part}
  */
 function checkbox(image, name, words) {
   const input = el('input', { type: 'checkbox' });
-  input.addEventListener('change', () => void image.choose({ [name]: input.checked }));
+  input.addEventListener('change', () => void image.choose({ [name]: input.checked || undefined }));
   const { element, effect } = choiceRow(input, `${name}-${image.id}`, words.label, words.hint);
   return {
     element,
