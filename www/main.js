@@ -18,6 +18,7 @@ import { mountFaultReport } from './ui/fault.js';
 import { notice } from './ui/notice.js';
 import { mountQueueBar } from './ui/queue-bar.js';
 import { restoreCards } from './ui/restore.js';
+import { tellUnfinished } from './ui/unfinished.js';
 import { mountUpdates } from './ui/update.js';
 import { mountWhere } from './ui/where.js';
 import { NO_ENGINE } from './words.js';
@@ -68,7 +69,7 @@ function mountIntake() {
   });
   const addHandles = async (/** @type {readonly FileSystemHandle[]} */ handles) => add(await fromHandles(handles));
   window.launchQueue?.setConsumer(({ files: handles }) => void addHandles(handles));
-  void restoreCards(addHandles);
+  void restoreCards(addHandles).then(() => tellUnfinished(addHandles));
 }
 
 /** Where the engine cannot run at all, that is told now and not after a person has found their disk. */

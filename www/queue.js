@@ -5,6 +5,7 @@
 
 import { guarded } from './guard.js';
 import { startDownload } from './save.js';
+import { noteRun } from './unfinished.js';
 
 /** @import { DiskImage } from './image.js' */
 /** @import { Target } from './save.js' */
@@ -36,7 +37,12 @@ class Queue extends EventTarget {
     this.#batch = [...this.#batch.filter((one) => one !== image), image];
     this.#over.delete(image);
     const ticket = image.wait();
-    this.#line = this.#line.then(() => guarded(() => this.#run(image, ticket, target)));
+    // What waits in line has its file already: a tab that is closed leaves it behind, too.
+    const { name, folder } = target;
+    const noted = noteRun({ source: image.name, handle: image.handle, name, folder });
+    this.#line = this.#line
+      .then(() => guarded(() => this.#run(image, ticket, target)))
+      .finally(() => noted.then((over) => over()));
     this.#tell();
     return this.#line;
   }

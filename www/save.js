@@ -21,6 +21,7 @@ import { holdStagedName, removeAbandoned, roomInBrowser } from './stage.js';
  * @property {Destination} destination
  * @property {string} name the new file's name
  * @property {string | null} place the folder's name
+ * @property {FileSystemDirectoryHandle | null} folder
  * @property {() => Promise<void>} discard removes what was begun; fulfilled when it is gone
  */
 
@@ -71,6 +72,7 @@ export async function createIn(folder, wanted, sources) {
       destination: { kind: 'folder', handle },
       name,
       place: folder.name,
+      folder,
       discard: () => removeWhenReleased(folder, name),
     };
   } catch (error) {
@@ -109,13 +111,20 @@ async function removeWhenReleased(folder, name) {
  */
 export async function downloadTarget(name, size) {
   if (downloadCosts(size) !== 'storage') {
-    return { destination: { kind: 'download', name }, name, place: null, discard: () => Promise.resolve() };
+    return {
+      destination: { kind: 'download', name },
+      name,
+      place: null,
+      folder: null,
+      discard: () => Promise.resolve(),
+    };
   }
   const held = await holdStagedName();
   return {
     destination: { kind: 'staged', name, stagedName: held.name },
     name,
     place: null,
+    folder: null,
     discard: held.release,
   };
 }

@@ -3,22 +3,15 @@
  * behind. Each is held by a lock of its tab, so that one whose tab is gone can be told and removed.
  */
 
+import { holdLock } from './locks.js';
+
 const FOLDER = 'staged';
 const LOCK = 'vhd-compactor-staged-';
 
 /** A name that no other result has, held until this tab is closed or `release` is called. */
 export async function holdStagedName() {
   const name = crypto.randomUUID();
-  /** @type {() => void} */
-  let release = () => {};
-  await new Promise((held) => {
-    void navigator.locks.request(LOCK + name, () => {
-      held(undefined);
-      return new Promise((resolve) => {
-        release = () => resolve(undefined);
-      });
-    });
-  });
+  const release = await holdLock(LOCK + name);
   return { name, release: () => removeStaged(name).finally(release) };
 }
 

@@ -131,6 +131,11 @@ declare global {
     requestPermission?(descriptor: { mode: 'read' }): Promise<PermissionState>;
   }
 
+  interface FileSystemDirectoryHandle {
+    queryPermission?(descriptor: { mode: 'readwrite' }): Promise<PermissionState>;
+    requestPermission?(descriptor: { mode: 'readwrite' }): Promise<PermissionState>;
+  }
+
   interface DataTransferItem {
     getAsFileSystemHandle?(): Promise<FileSystemHandle | null>;
   }

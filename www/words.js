@@ -196,6 +196,37 @@ export const NO_ENGINE = {
   },
 };
 
+const CUT_SHORT = 'The last run was cut short';
+
+/**
+ * What is said of a run whose tab was closed, by what is left of it in its folder.
+ * @type {Record<'download' | import('./unfinished.js').Left, (source: string, name: string, folder: string) => Pick<Words, 'title' | 'meaning'> & Partial<Words>>}
+ */
+export const UNFINISHED = {
+  download: (source) => ({
+    title: CUT_SHORT,
+    meaning: `This page was closed before the new image of ${source} was made. Nothing was saved, and your file is as it was.`,
+  }),
+  gone: (source, _name, folder) => ({
+    title: CUT_SHORT,
+    meaning: `This page was closed before ${source} was done. Your file is as it was, and nothing is left of it in the folder ${folder}.`,
+  }),
+  empty: (source, name, folder) => ({
+    title: CUT_SHORT,
+    meaning: `This page was closed before the new image of ${source} was written. Your file is as it was. All that is left is an empty file, ${name}, in the folder ${folder}.`,
+  }),
+  there: (source, name, folder) => ({
+    title: 'A new image was not compared',
+    meaning: `This page was closed before ${name} in the folder ${folder} was compared with ${source}. Your file is as it was.`,
+    next: 'Compare the two before you use it, or delete it and start again.',
+  }),
+  unknown: (source, name, folder) => ({
+    title: CUT_SHORT,
+    meaning: `This page was closed before ${source} was done. Your file is as it was. In the folder ${folder}, ${name} is an empty file, or an image that was not compared yet.`,
+    next: 'This page may not look into the folder without your leave.',
+  }),
+};
+
 /** @type {Record<string, string>} */
 export const PHASES = {
   queued: 'Getting ready',

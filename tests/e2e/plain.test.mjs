@@ -1,7 +1,7 @@
 /** Saving by the real ways, in a plain window: what automation would answer for the person is left open here. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { readdirSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -9,7 +9,7 @@ import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { writeDynamicVhd } from '../support/vhd.mjs';
 import * as images from './support/images.mjs';
-import { cardsIn, give, plainWindow, press, until } from './support/plain.mjs';
+import { arrived, cardsIn, give, plainWindow, press, until } from './support/plain.mjs';
 import { chromium, missing, qemuImg } from './support/programs.mjs';
 import { screenNeeds } from './support/window.mjs';
 
@@ -18,8 +18,6 @@ import { screenNeeds } from './support/window.mjs';
 const needs = missing({ Chromium: chromium, ...screenNeeds });
 const GIB = 1024 ** 3;
 
-/** What has arrived, without what is on its way. @param {string} folder */
-const arrived = (folder) => readdirSync(folder).filter((name) => !/\.crdownload$|^\./.test(name));
 const textOf = (/** @type {Page} */ page) => page.$eval('main', (main) => /** @type {HTMLElement} */ (main).innerText);
 
 test(

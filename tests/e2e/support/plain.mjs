@@ -3,7 +3,7 @@
  * person. Playwright allows every download; here the browser asks, and nobody answers.
  */
 import { spawn } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -68,6 +68,9 @@ export async function until(ask, seconds = 60) {
   }
   throw new Error(`not within ${seconds} s: ${ask}`);
 }
+
+/** What has arrived, without what is on its way. @param {string} folder */
+export const arrived = (folder) => readdirSync(folder).filter((name) => !/\.crdownload$|^\./.test(name));
 
 /** @param {Page} page @param {string[]} paths */
 export async function give(page, paths) {

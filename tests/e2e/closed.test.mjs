@@ -1,0 +1,215 @@
+/**
+ * A tab that is closed in each phase, by each way of saving: no part of an image has the new image's name, and the next
+ * visit says what was cut short and what is left of it. Without a window the folder is one of the browser's own storage.
+ */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import * as images from './support/images.mjs';
+import { cardOf, choose, drop, pageSuite, waitFor } from './support/page.mjs';
+import { chromium, missing, qemuImg, sameDisk } from './support/programs.mjs';
+
+/** @import { Page } from 'playwright-core' */
+
+const suite = pageSuite();
+const needs = missing({ Chromium: chromium });
+const MIB = 1024 * 1024;
+
+const ownFolder = () => {
+  window.showDirectoryPicker = async () =>
+    (await navigator.storage.getDirectory()).getDirectoryHandle('new-images', { create: true });
+};
+
+/** Name and size of what lies in the folder. @param {Page} page @returns {Promise<Record<string, number>>} */
+const listing = (page) =>
+  page.evaluate(async () => {
+    const folder = await (await navigator.storage.getDirectory()).getDirectoryHandle('new-images', { create: true });
+    /** @type {Record<string, number>} */
+    const files = {};
+    for await (const [name, handle] of folder.entries()) {
+      files[name] = (await /** @type {FileSystemFileHandle} */ (handle).getFile()).size;
+    }
+    return files;
+  });
+
+/** The bytes of the folder's file, onto this machine's disk. @param {Page} page @param {string} name @param {string} to */
+async function fetchOut(page, name, to) {
+  const arriving = page.waitForEvent('download');
+  await page.evaluate(async (wanted) => {
+    const folder = await (await navigator.storage.getDirectory()).getDirectoryHandle('new-images');
+    const link = document.createElement('a');
+    link.href = URL.createObjectURL(await (await folder.getFileHandle(wanted)).getFile());
+    link.download = wanted;
+    link.click();
+  }, name);
+  await (await arriving).saveAs(to);
+  return to;
+}
+
+/** Two visits of one person: the first starts a run and ends in that phase, or in whatever comes after it on a fast machine. */
+async function closedIn(
+  /** @type {import('node:test').TestContext} */ t,
+  /** @type {string} */ name,
+  /** @type {string} */ label,
+  /** @type {string} */ words,
+) {
+  const context = await suite.browser.newContext({ acceptDownloads: true });
+  t.after(() => context.close());
+  const open = async () => {
+    const page = await context.newPage();
+    await page.addInitScript(ownFolder);
+    await page.goto(suite.address);
+    return page;
+  };
+  const page = await open();
+  const source = await suite.file(name, images.large(192 * MIB));
+  await choose(page, [source]);
+  await waitFor(page, name, 'Ready');
+  await page.getByRole('radio', { name: 'Yes' }).check();
+  const card = cardOf(page, name);
+  await card.getByRole('button', { name: label, exact: true }).click();
+  const isOver = await page
+    .waitForFunction(
+      (wanted) => {
+        if (document.querySelector('.result')) return 'over';
+        return document.querySelector('.phase')?.textContent?.startsWith(wanted) && 'in the phase';
+      },
+      words,
+      { polling: 'raf' },
+    )
+    .then(async (reached) => (await reached.jsonValue()) === 'over');
+  await page.close();
+  const next = await open();
+  // The browser is told of a closed tab in its own time.
+  await next.waitForTimeout(500);
+  await next.reload();
+  return { page: next, source, isOver };
+}
+
+const PHASES = {
+  scan: 'Looking through the disk',
+  write: 'Writing the new image',
+  finish: 'Putting the new image',
+  verify: 'Proving that the new image',
+};
+
+for (const [phase, words] of Object.entries(PHASES)) {
+  test(
+    `a tab that is closed in phase “${phase}” leaves no part of an image in a folder`,
+    { skip: needs },
+    async (t) => {
+      const name = `closed-${phase}.vhd`;
+      const made = `closed-${phase}-compacted.vhd`;
+      const { page, source, isOver } = await closedIn(t, name, 'Save to a folder…', words);
+      const files = await listing(page);
+      t.diagnostic(`${JSON.stringify(files)}${isOver ? ', after its end' : ''}`);
+      const note = page.locator('#unfinished .notice');
+      if (!isOver) await note.getByText('Your file is as it was.', { exact: false }).waitFor();
+      const said = isOver ? '' : await note.innerText();
+      if (files[made]) {
+        // What has the name is all of it.
+        const to = await fetchOut(page, made, suite.path(`closed-${phase}-out.vhd`));
+        if (qemuImg) sameDisk(source, to, 'vpc');
+        if (!isOver) assert.match(said, /was closed before closed-\w+-compacted\.vhd .* was compared with/);
+        return;
+      }
+      if (made in files) {
+        assert.match(said, /an empty file, closed-\w+-compacted\.vhd, in the folder new-images/);
+        await note.getByRole('button', { name: 'Remove the empty file' }).click();
+      }
+      await note.getByText('nothing is left of it in the folder new-images', { exact: false }).waitFor();
+      assert.deepEqual(await listing(page), {});
+      await note.getByRole('button', { name: 'Close this note' }).click();
+      await note.waitFor({ state: 'detached' });
+      await page.reload();
+      await page.getByRole('button', { name: 'Try it with a sample' }).waitFor();
+      await page.waitForTimeout(300);
+      assert.equal(await note.count(), 0, 'it is said until it is read');
+    },
+  );
+}
+
+for (const phase of /** @type {const} */ (['scan', 'write', 'verify'])) {
+  test(
+    `a tab that is closed in phase “${phase}” of a download: the next visit says that nothing was saved`,
+    { skip: needs },
+    async (t) => {
+      const name = `loaded-${phase}.vhd`;
+      const { page, isOver } = await closedIn(t, name, 'Download', PHASES[phase]);
+      t.diagnostic(isOver ? 'after its end' : 'in the phase');
+      const note = page.locator('#unfinished .notice');
+      if (isOver) {
+        await page.waitForTimeout(300);
+        assert.equal(await note.count(), 0, 'what was over was not cut short');
+      } else {
+        await note.getByText(`the new image of ${name} was made. Nothing was saved`, { exact: false }).waitFor();
+      }
+    },
+  );
+}
+
+test(
+  'a reload in the middle of a run: the card is back or offered, ready and with no result',
+  { skip: needs },
+  async (t) => {
+    const page = await suite.open(t, { script: ownFolder });
+    page.on('dialog', (dialog) => void dialog.accept());
+    await drop(page, [await suite.file('again.vhd', images.large(192 * MIB))]);
+    await waitFor(page, 'again.vhd', 'Ready');
+    const card = cardOf(page, 'again.vhd');
+    await page.getByRole('radio', { name: 'Yes' }).check();
+    await card.getByRole('button', { name: 'Save to a folder…' }).click();
+    await page.waitForFunction(
+      (words) => document.querySelector('.phase')?.textContent?.startsWith(words),
+      PHASES.write,
+      { polling: 'raf' },
+    );
+    await page.reload();
+    const again = page.locator('#restore').getByRole('button', { name: 'Open again' });
+    await card.or(again).first().waitFor();
+    if (await again.isVisible()) t.diagnostic('the card is offered');
+    else {
+      await waitFor(page, 'again.vhd', 'Ready');
+      assert.doesNotMatch(await card.innerText(), /Saved|Made|Proved/);
+    }
+    // A tab that is reloaded lets go of its run in its own time.
+    await page.waitForTimeout(500);
+    await page.reload();
+    await page.locator('#unfinished').getByText('again.vhd', { exact: false }).waitFor();
+  },
+);
+
+test('a run in another tab is not called cut short', { skip: needs }, async (t) => {
+  const context = await suite.browser.newContext();
+  t.after(() => context.close());
+  const [page, other] = [await context.newPage(), await context.newPage()];
+  await page.addInitScript(ownFolder);
+  await page.goto(suite.address);
+  await choose(page, [await suite.file('alive.vhd', images.large(192 * MIB))]);
+  await waitFor(page, 'alive.vhd', 'Ready');
+  await page.getByRole('radio', { name: 'Yes' }).check();
+  // What closes a file is held back, so that the run surely goes on while the other tab looks.
+  await page.evaluate(() => {
+    void navigator.locks.request(
+      'vhd-compactor-run',
+      { mode: 'exclusive' },
+      () =>
+        new Promise((resolve) => {
+          Object.assign(window, { letGo: resolve });
+        }),
+    );
+  });
+  await cardOf(page, 'alive.vhd').getByRole('button', { name: 'Save to a folder…' }).click();
+  await waitFor(page, 'alive.vhd', 'Waiting');
+  await other.goto(suite.address);
+  await other.getByRole('button', { name: 'Try it with a sample' }).waitFor();
+  await other.waitForTimeout(300);
+  assert.equal(await other.locator('#unfinished .notice').count(), 0);
+  await page.evaluate(() => /** @type {any} */ (window).letGo());
+  await waitFor(page, 'alive.vhd', 'Saved');
+  await page.close();
+  await other.waitForTimeout(500);
+  await other.reload();
+  await other.getByRole('button', { name: 'Try it with a sample' }).waitFor();
+  await other.waitForTimeout(300);
+  assert.equal(await other.locator('#unfinished .notice').count(), 0, 'a run that ended well is forgotten');
+});
