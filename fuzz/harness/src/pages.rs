@@ -19,12 +19,14 @@ use vhd_compactor::io::ReadAt;
 
 const PAGE: usize = 4096;
 
-/// A page that is all zero is none in `Pages::base`.
 type Page = [u8; PAGE];
+
+const ZEROS: Page = [0; PAGE];
 
 /// A sparse file. A clone of one that was loaded costs nothing: an input's patches are written beside what its seed has.
 #[derive(Debug, Clone, Default)]
 pub struct Pages {
+    /// None stands for a page that is all zero.
     base: Rc<Vec<Option<Box<Page>>>>,
     own: HashMap<u64, Box<Page>>,
     size: u64,
@@ -42,7 +44,7 @@ impl Pages {
             let mut page = Box::new([0; PAGE]);
             let len = (size - at).min(PAGE as u64) as usize;
             file.read_exact(&mut page[..len])?;
-            base.push(page.iter().any(|&byte| byte != 0).then_some(page));
+            base.push((*page != ZEROS).then_some(page));
             at += len as u64;
         }
         Ok(Self { base: Rc::new(base), own: HashMap::new(), size })
@@ -61,7 +63,7 @@ impl Pages {
             let (now, rest) = bytes.split_at(bytes.len().min(PAGE - inside));
             let page = at / PAGE as u64;
             let old = self.page(page);
-            if old.is_some() || now.iter().any(|&byte| byte != 0) {
+            if old.is_some() || *now != ZEROS[..now.len()] {
                 let copy = old.copied();
                 let page = self.own.entry(page).or_insert_with(|| Box::new(copy.unwrap_or([0; PAGE])));
                 page[inside..inside + now.len()].copy_from_slice(now);
@@ -92,6 +94,12 @@ impl Pages {
         let mut bytes = vec![0; len];
         self.get(at, &mut bytes);
         bytes
+    }
+
+    /// Whether anything was written to `range` since the file was loaded.
+    pub fn was_written(&self, range: Range<u64>) -> bool {
+        let pages = range.start / PAGE as u64..range.end.div_ceil(PAGE as u64);
+        self.own.keys().any(|page| pages.contains(page))
     }
 
     /// None where it is all zero.
