@@ -162,8 +162,7 @@ fn compacted(case: &Case<'_>, analysis: &Rc<Analysis>, mut run: Run) -> Option<(
     let repeated = resumed.lay_out(&fresh).expect("the first layout succeeded");
     assert_eq!(repeated.size, outcome.size, "findings that were kept give another image");
 
-    let mut output = Pages::default();
-    output.resize(outcome.size);
+    let mut output = Pages::zeros(outcome.size);
     let mut at = 0;
     let written = try_steps(|| {
         let pieces = run.next_pieces(64, 1 << 20)?;

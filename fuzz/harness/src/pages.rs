@@ -1,9 +1,15 @@
 //! Files in memory: sparse pages, shared until they are written.
+//!
+//! ```text
+//!   seed    base ──► │ page │ none │ page │ …       a list that all clones share
+//!   clone   base ────┘
+//!           own  ──► { 1: page }                    what was written since
+//! ```
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Read, Result};
+use std::io::{BufReader, Read, Result};
 use std::ops::Range;
 use std::path::Path;
 use std::rc::Rc;
@@ -13,40 +19,40 @@ use vhd_compactor::io::ReadAt;
 
 const PAGE: usize = 4096;
 
-/// A sparse file. A clone shares all pages until one side writes.
+type Page = [u8; PAGE];
+
+const ZEROS: Page = [0; PAGE];
+
+/// A sparse file. A clone of one that was loaded costs nothing: an input's patches are written beside what its seed has.
 #[derive(Debug, Clone, Default)]
 pub struct Pages {
-    pages: HashMap<u64, Rc<[u8; PAGE]>>,
+    /// None stands for a page that is all zero.
+    base: Rc<Vec<Option<Box<Page>>>>,
+    own: HashMap<u64, Box<Page>>,
     size: u64,
 }
 
 impl Pages {
     /// Reads a file; pages of zeros cost nothing.
     pub fn load(path: &Path) -> Result<Self> {
-        let mut file = File::open(path)?;
+        let file = File::open(path)?;
         let size = file.metadata()?.len();
-        let mut pages = Self { pages: HashMap::new(), size };
-        let mut buf = vec![0; 1 << 20];
+        let mut file = BufReader::with_capacity(1 << 20, file);
+        let mut base = Vec::new();
         let mut at = 0;
         while at < size {
-            let len = (size - at).min(buf.len() as u64) as usize;
-            file.read_exact(&mut buf[..len])?;
-            pages.put(at, &buf[..len]);
+            let mut page = Box::new([0; PAGE]);
+            let len = (size - at).min(PAGE as u64) as usize;
+            file.read_exact(&mut page[..len])?;
+            base.push((*page != ZEROS).then_some(page));
             at += len as u64;
         }
-        Ok(pages)
+        Ok(Self { base: Rc::new(base), own: HashMap::new(), size })
     }
 
-    /// Sets the size; new bytes are zero.
-    pub fn resize(&mut self, size: u64) {
-        if size < self.size {
-            self.pages.retain(|&page, _| page * (PAGE as u64) < size);
-            let rest = (size % PAGE as u64) as usize;
-            if let (true, Some(last)) = (rest > 0, self.pages.get_mut(&(size / PAGE as u64))) {
-                Rc::make_mut(last)[rest..].fill(0);
-            }
-        }
-        self.size = size;
+    /// An empty file of so many bytes, all zero.
+    pub fn zeros(size: u64) -> Self {
+        Self { size, ..Self::default() }
     }
 
     /// Writes bytes, which must lie inside.
@@ -56,9 +62,11 @@ impl Pages {
             let inside = (at % PAGE as u64) as usize;
             let (now, rest) = bytes.split_at(bytes.len().min(PAGE - inside));
             let page = at / PAGE as u64;
-            if self.pages.contains_key(&page) || now.iter().any(|&byte| byte != 0) {
-                let page = self.pages.entry(page).or_insert_with(|| Rc::new([0; PAGE]));
-                Rc::make_mut(page)[inside..inside + now.len()].copy_from_slice(now);
+            let old = self.page(page);
+            if old.is_some() || *now != ZEROS[..now.len()] {
+                let copy = old.copied();
+                let page = self.own.entry(page).or_insert_with(|| Box::new(copy.unwrap_or([0; PAGE])));
+                page[inside..inside + now.len()].copy_from_slice(now);
             }
             at += now.len() as u64;
             bytes = rest;
@@ -72,7 +80,7 @@ impl Pages {
             let inside = (at % PAGE as u64) as usize;
             let len = rest.len().min(PAGE - inside);
             let (now, later) = rest.split_at_mut(len);
-            match self.pages.get(&(at / PAGE as u64)) {
+            match self.page(at / PAGE as u64) {
                 Some(page) => now.copy_from_slice(&page[inside..inside + len]),
                 None => now.fill(0),
             }
@@ -86,6 +94,22 @@ impl Pages {
         let mut bytes = vec![0; len];
         self.get(at, &mut bytes);
         bytes
+    }
+
+    /// Whether anything was written to `range` since the file was loaded.
+    pub fn was_written(&self, range: Range<u64>) -> bool {
+        let pages = range.start / PAGE as u64..range.end.div_ceil(PAGE as u64);
+        self.own.keys().any(|page| pages.contains(page))
+    }
+
+    /// None where it is all zero.
+    fn page(&self, number: u64) -> Option<&Page> {
+        if !self.own.is_empty()
+            && let Some(page) = self.own.get(&number)
+        {
+            return Some(page);
+        }
+        self.base.get(usize::try_from(number).ok()?)?.as_deref()
     }
 }
 

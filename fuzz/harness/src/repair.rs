@@ -19,7 +19,8 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 
-/// Repairs the checksums of containers, and of partition tables and superblocks on bare volumes.
+/// Repairs the checksums of containers, and of partition tables and superblocks on bare volumes. What no patch reached
+/// is as sound as its seed.
 pub fn repair(file: &mut Pages) {
     if file.bytes(0, 8) == *b"vhdxfile" {
         for (at, len) in [(64, 4), (128, 4), (192, 64), (256, 64)] {
@@ -39,7 +40,8 @@ pub fn repair(file: &mut Pages) {
 
 /// A structure of a VHDX with its checksum at offset 4.
 fn with_crc32c(file: &mut Pages, at: u64, len: usize) {
-    if at + len as u64 > file.size() {
+    let range = at..at.saturating_add(len as u64);
+    if range.end > file.size() || !file.was_written(range) {
         return;
     }
     let mut bytes = file.bytes(at, len);
@@ -64,7 +66,8 @@ fn repair_log(file: &mut Pages) {
 }
 
 fn repair_vhd(file: &mut Pages, at: u64, len: usize, cookie: &[u8], sum_at: usize) {
-    if at + len as u64 > file.size() {
+    let range = at..at.saturating_add(len as u64);
+    if range.end > file.size() || !file.was_written(range) {
         return;
     }
     let mut bytes = file.bytes(at, len);
@@ -97,7 +100,7 @@ fn repair_ext(file: &mut Pages) {
     const METADATA_CSUM: u32 = 0x400;
     let superblock = file.bytes(1024, 1024);
     let is_ext = superblock[0x38..0x3A] == [0x53, 0xEF] && file.size() >= 2048;
-    if is_ext && u32_at(&superblock, 0x64) & METADATA_CSUM != 0 {
+    if is_ext && file.was_written(1024..2048) && u32_at(&superblock, 0x64) & METADATA_CSUM != 0 {
         // ext4 leaves out the last inversion.
         file.put(1024 + 0x3FC, &(!crc32c(&superblock[..0x3FC])).to_le_bytes());
     }

@@ -132,12 +132,12 @@ fn read_inode(volume: &dyn ReadAt, superblock: &Superblock, number: u32) -> Resu
 mod tests {
     use super::*;
     use crate::fs::ext::sample::{JOURNAL, JOURNAL_BLOCKS, JOURNAL_INODE as INODE, Sample};
-    use crate::fs::ext::{checksum, superblock};
+    use crate::fs::ext::{checksum, raw_superblock};
 
     const BLOCKS: u64 = JOURNAL_BLOCKS as u64;
 
     fn file(sample: &Sample) -> Result<FileBlocks, String> {
-        let raw = superblock::read(&sample.bytes).unwrap();
+        let raw = raw_superblock::read(&sample.bytes).unwrap();
         let superblock = Superblock::parse(&raw, sample.bytes.size()).unwrap();
         read_file(&sample.bytes, &superblock, 8, 2000).map_err(|stop| format!("{stop:?}"))
     }

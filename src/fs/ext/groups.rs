@@ -343,11 +343,13 @@ mod tests {
     use super::*;
     use crate::fs::DeclineReason::{Inconsistent, UnknownFeature};
     use crate::fs::ext::sample::{DESCRIPTORS, FREE, Sample};
-    use crate::fs::ext::superblock;
 
     fn parsed(sample: &Sample) -> Superblock {
-        Superblock::parse(&superblock::read(&sample.bytes).unwrap(), crate::units::len64(sample.bytes.len()))
-            .unwrap()
+        Superblock::parse(
+            &crate::fs::ext::raw_superblock::read(&sample.bytes).unwrap(),
+            crate::units::len64(sample.bytes.len()),
+        )
+        .unwrap()
     }
 
     #[test]

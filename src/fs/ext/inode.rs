@@ -264,6 +264,6 @@ pub(super) fn damaged(number: u32, what: &str, site: Site) -> Stop {
 
 /// A stop because there is no inode `number`, which the superblock names for `purpose`.
 pub(super) fn missing(number: u32, purpose: &str) -> Stop {
-    let at = site("ext superblock", super::superblock::OFFSET);
+    let at = site("ext superblock", super::raw_superblock::OFFSET);
     Error::corrupt(at, format!("there is no inode {number} for {purpose}; run e2fsck")).into()
 }

@@ -83,7 +83,7 @@ pub(super) fn free_map(
                 "its groups have {free_blocks} free blocks and its superblock says {}",
                 superblock.free_blocks
             ),
-            site("ext superblock", super::superblock::OFFSET),
+            site("ext superblock", super::raw_superblock::OFFSET),
         ));
     }
     let free_bytes = superblock.byte_of(free_blocks)?;
@@ -257,7 +257,7 @@ mod tests {
     fn bitmaps_that_lie_together_are_read_together() {
         let reads = |sample: Sample| {
             let volume = Counting::new(sample.bytes);
-            let raw = crate::fs::ext::superblock::read(&volume).unwrap();
+            let raw = crate::fs::ext::raw_superblock::read(&volume).unwrap();
             let superblock = Superblock::parse(&raw, volume.size()).unwrap();
             let before = volume.reads();
             free_map(&volume, &superblock, Total::Exact).unwrap();

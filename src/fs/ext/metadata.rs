@@ -161,7 +161,7 @@ mod tests {
     fn clusters_with_any_metadata_in_them_are_used() {
         let metadata = Metadata { ranges: vec![5..7, 16..17, 100..120], tables: Vec::new() };
         let mut superblock = crate::fs::ext::superblock::Superblock::parse(
-            &crate::fs::ext::superblock::read(&Sample::new().bytes).unwrap(),
+            &crate::fs::ext::raw_superblock::read(&Sample::new().bytes).unwrap(),
             1 << 30,
         )
         .unwrap();
@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn whole_clusters_are_told_once() {
         let metadata = Metadata { ranges: vec![5..7, 7..9, 17..18, 100..120], tables: Vec::new() };
-        let raw = crate::fs::ext::superblock::read(&Sample::new().bytes).unwrap();
+        let raw = crate::fs::ext::raw_superblock::read(&Sample::new().bytes).unwrap();
         let mut superblock = Superblock::parse(&raw, 1 << 30).unwrap();
         assert_eq!(metadata.clusters(&superblock).unwrap(), [5..9, 17..18, 100..120]);
         superblock.first_data_block = 0;

@@ -31,13 +31,15 @@ mod owners;
 #[cfg(test)]
 mod owners_tests;
 mod path;
+mod raw_superblock;
 #[cfg(test)]
 mod sample;
 mod superblock;
 
 use self::map::Total;
 use self::owners::Owners;
-use self::superblock::{RawSuperblock, Superblock};
+use self::raw_superblock::RawSuperblock;
+use self::superblock::Superblock;
 use super::{Context, Detected, FreeMap, OwnerWalk, Stop};
 use crate::error::{Site, Warning};
 use crate::io::{Patches, ReadAt};
@@ -45,7 +47,7 @@ use crate::units::Space;
 
 /// Recognises ext2, ext3 and ext4.
 pub fn probe(volume: &dyn ReadAt, _context: Context) -> Option<Detected> {
-    let raw = superblock::read(volume)?;
+    let raw = raw_superblock::read(volume)?;
     let mut warnings = Vec::new();
     let outcome = free_map(volume, &raw, &mut warnings);
     Some(Detected::new(raw.features().name(), raw.label(), outcome, warnings))
@@ -67,7 +69,7 @@ fn free_map(
         return Ok((map, walk.boxed()));
     };
     let replayed = &replay.volume;
-    let raw = superblock::read(replayed).ok_or_else(|| jbd2::damaged("it replaces the superblock"))?;
+    let raw = raw_superblock::read(replayed).ok_or_else(|| jbd2::damaged("it replaces the superblock"))?;
     let superblock = Superblock::parse(&raw, volume.size())?;
     superblock.require_clean()?;
     mmp::require_idle(replayed, &superblock)?;

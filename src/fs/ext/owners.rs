@@ -197,7 +197,7 @@ impl Walk {
                 site: Some(site("ext4 MMP block", at)),
             })?;
         }
-        let at = site("ext superblock", super::superblock::OFFSET);
+        let at = site("ext superblock", super::raw_superblock::OFFSET);
         for (number, purpose) in self.superblock.named_inodes.clone() {
             self.look_up(volume, number, at, || format!("the superblock ({purpose})"))?;
         }

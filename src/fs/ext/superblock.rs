@@ -1,30 +1,18 @@
 //! The superblock: what the volume is made of, parsed once and never trusted before that.
 //!
-//! ```text
-//!   byte 0      1024            2048
-//!   │ boot code │ superblock    │ …        block 1 of 1 KiB, else inside block 0
-//!                 ├ 0x04 s_blocks_count   0x18 s_log_block_size   0x38 s_magic 0xEF53
-//!                 ├ 0x5C features         0xE0 s_journal_inum     0xFE s_desc_size
-//!                 └ 0x3FC s_checksum (metadata_csum: CRC-32C of all that precedes)
-//! ```
 //! Source: the kernel's `ext4/super.rst`; limits as the kernel's mount and `mke2fs` have them.
 
 use std::ops::Range;
 
-use zerocopy::byteorder::little_endian::{U16, U32, U64};
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+use zerocopy::byteorder::little_endian::U32;
 
 use super::checksum;
 use super::features::{self, Features};
-use super::site;
-use crate::error::{Error, Site};
+use super::raw_superblock::{RawSuperblock, damaged, field_at, impossible};
+use crate::error::Error;
 use crate::fs::{Decline, DeclineReason, Stop};
-use crate::io::{ReadAt, read_struct};
 use crate::units::{add, index, mul, round_up};
 
-/// Where the superblock lies, whatever the block size.
-pub(super) const OFFSET: u64 = 1024;
-const MAGIC: u16 = 0xEF53;
 /// s_state: cleanly unmounted, and no error seen.
 const STATE_VALID: u16 = 0x1;
 const STATE_ERROR: u16 = 0x2;
@@ -36,84 +24,6 @@ const OS_HURD: u32 = 1;
 const MAX_DESCRIPTOR: u16 = 1024;
 /// The part of an inode that s_min_extra_isize and s_want_extra_isize come on top of.
 const SMALL_INODE: u64 = 128;
-
-/// The superblock as it lies on the volume.
-#[derive(Debug, Clone, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub(super) struct RawSuperblock {
-    s_inodes_count: U32,
-    s_blocks_count_lo: U32,
-    s_r_blocks_count_lo: U32,
-    s_free_blocks_count_lo: U32,
-    s_free_inodes_count: U32,
-    s_first_data_block: U32,
-    s_log_block_size: U32,
-    s_log_cluster_size: U32,
-    s_blocks_per_group: U32,
-    s_clusters_per_group: U32,
-    s_inodes_per_group: U32,
-    s_times_and_mounts: [u8; 12],
-    s_magic: U16,
-    s_state: U16,
-    s_errors: U16,
-    s_minor_rev_level: U16,
-    s_lastcheck: U32,
-    s_checkinterval: U32,
-    s_creator_os: U32,
-    s_rev_level: U32,
-    s_def_resuid: U16,
-    s_def_resgid: U16,
-    s_first_ino: U32,
-    s_inode_size: U16,
-    s_block_group_nr: U16,
-    s_feature_compat: U32,
-    s_feature_incompat: U32,
-    s_feature_ro_compat: U32,
-    s_uuid: [u8; 16],
-    s_volume_name: [u8; 16],
-    s_last_mounted: [u8; 64],
-    s_algorithm_usage_bitmap: U32,
-    s_prealloc: [u8; 2],
-    s_reserved_gdt_blocks: U16,
-    s_journal_uuid: [u8; 16],
-    s_journal_inum: U32,
-    s_journal_dev: U32,
-    s_last_orphan: U32,
-    s_hash_seed: [u8; 16],
-    s_def_hash_version: u8,
-    s_jnl_backup_type: u8,
-    s_desc_size: U16,
-    s_default_mount_opts: U32,
-    s_first_meta_bg: U32,
-    s_mkfs_time: U32,
-    s_jnl_blocks: [u8; 68],
-    s_blocks_count_hi: U32,
-    s_r_blocks_count_hi: U32,
-    s_free_blocks_count_hi: U32,
-    s_min_extra_isize: U16,
-    s_want_extra_isize: U16,
-    s_flags: U32,
-    s_raid_stride: U16,
-    s_mmp_interval: U16,
-    s_mmp_block: U64,
-    s_raid_stripe_width: U32,
-    s_log_groups_per_flex: u8,
-    s_checksum_type: u8,
-    s_reserved_pad: U16,
-    s_kbytes_written: U64,
-    s_snapshots_and_errors: [u8; 128],
-    s_mount_opts: [u8; 64],
-    s_quota_inums: [U32; 2],
-    s_overhead_blocks: U32,
-    s_backup_bgs: [U32; 2],
-    s_encryption_and_more: [u8; 24],
-    s_prj_quota_inum: U32,
-    s_checksum_seed: U32,
-    s_times_high_and_encoding: [u8; 12],
-    s_orphan_file_inum: U32,
-    s_reserved: [u8; 376],
-    s_checksum: U32,
-}
 
 /// Where the journal is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -168,87 +78,6 @@ pub(super) struct Superblock {
     pub journal: JournalPlace,
     pub mmp_block: u64,
     state: u16,
-}
-
-/// Reads the superblock, if the volume has one that could be ext's: the magic number and a few fields
-/// that no ext volume has otherwise, since two bytes alone turn up anywhere.
-pub(super) fn read(volume: &dyn ReadAt) -> Option<RawSuperblock> {
-    let raw: RawSuperblock = read_struct(volume, OFFSET).ok()?;
-    let plausible = raw.s_magic.get() == MAGIC
-        && raw.s_log_block_size.get() <= 6
-        && raw.s_rev_level.get() <= 1
-        && (raw.features().has(features::JOURNAL_DEV)
-            || (raw.s_blocks_per_group.get() != 0 && raw.s_inodes_per_group.get() != 0));
-    plausible.then_some(raw)
-}
-
-impl RawSuperblock {
-    /// The volume's label, as text that may hold anything.
-    pub(super) fn label(&self) -> Option<String> {
-        let name = self.s_volume_name.split(|&byte| byte == 0).next().unwrap_or(&[]);
-        (!name.is_empty()).then(|| String::from_utf8_lossy(name).into_owned())
-    }
-
-    /// The feature words as they stand. The original revision has none: see [`Superblock::parse`].
-    pub(super) fn features(&self) -> Features {
-        Features {
-            compat: self.s_feature_compat.get(),
-            incompat: self.s_feature_incompat.get(),
-            ro_compat: self.s_feature_ro_compat.get(),
-        }
-    }
-
-    fn dynamic(&self) -> bool {
-        self.s_rev_level.get() > 0
-    }
-
-    /// Declines the original revision with features set: the kernel heeds the words, other programs do not,
-    /// and a pending journal would be one of them.
-    fn require_revision(&self, features: Features) -> Result<(), Decline> {
-        if self.dynamic() || features == Features::default() {
-            return Ok(());
-        }
-        Err(damaged("it is of revision 0, which has no features, and has some".to_owned(), 0x4C))
-    }
-
-    /// The inodes that it names for the file system's own use.
-    fn named_inodes(&self, features: Features) -> Vec<(u32, &'static str)> {
-        let has_quota = features.has(features::QUOTA);
-        let [user, group] = self.s_quota_inums;
-        let all = [
-            (features.has(features::HAS_JOURNAL), self.s_journal_inum, "the journal"),
-            (has_quota, user, "user quotas"),
-            (has_quota, group, "group quotas"),
-            (has_quota && features.has(features::PROJECT), self.s_prj_quota_inum, "project quotas"),
-            (features.has(features::ORPHAN_FILE), self.s_orphan_file_inum, "the orphan file"),
-        ];
-        let used = all.into_iter().filter(|(used, number, _)| *used && number.get() != 0);
-        let mut named: Vec<_> = used.map(|(_, number, purpose)| (number.get(), purpose)).collect();
-        named.push((super::inode::ROOT, "the root directory"));
-        named
-    }
-
-    fn require_checksum(&self, features: Features) -> Result<(), Decline> {
-        if !features.has(features::METADATA_CSUM) {
-            return Ok(());
-        }
-        if self.s_checksum_type != 1 {
-            return Err(Decline::new(
-                DeclineReason::UnknownFeature,
-                format!("The metadata checksums are of the unknown type {}.", self.s_checksum_type),
-            )
-            .at(field_at(0x175)));
-        }
-        let Some(covered) = self.as_bytes().get(..0x3FC) else {
-            return Err(damaged("it is too short".to_owned(), 0x3FC));
-        };
-        let found = self.s_checksum.get();
-        let expected = checksum::crc32c(checksum::START, covered);
-        if found == expected {
-            return Ok(());
-        }
-        Err(damaged(format!("the superblock's checksum is {found:#x} and should be {expected:#x}"), 0x3FC))
-    }
 }
 
 impl Superblock {
@@ -499,158 +328,5 @@ fn journal_place(raw: &RawSuperblock, features: Features) -> Result<JournalPlace
         }
         (inode, 0) => Ok(JournalPlace::Inode(inode)),
         (_, device) => Err(impossible("s_journal_dev (beside a journal inode)", device, 0xE4)),
-    }
-}
-
-fn impossible(field: &str, value: impl std::fmt::Display, at: u64) -> Stop {
-    Stop::Decline(damaged(format!("{field} is {value}"), at))
-}
-
-/// A superblock that contradicts itself or the volume, seen at its byte `at`.
-fn damaged(what: String, at: u64) -> Decline {
-    Decline::new(
-        DeclineReason::Inconsistent,
-        format!("The superblock makes no sense ({what}). Run e2fsck on the file system, then try again."),
-    )
-    .at(field_at(at))
-}
-
-/// The place of the superblock's byte `at`, which is below its 1024.
-fn field_at(at: u64) -> Site {
-    site("ext superblock", OFFSET | at)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fs::DeclineReason::{Dirty, ErrorState, Inconsistent, NotSupported, UnknownFeature};
-    use crate::fs::ext::sample::{SUPERBLOCK, Sample};
-
-    #[test]
-    fn the_structure_has_its_size_and_its_fields_their_places() {
-        use std::mem::offset_of;
-        assert_eq!(size_of::<RawSuperblock>(), 1024);
-        for (field, at) in [
-            (offset_of!(RawSuperblock, s_magic), 0x38),
-            (offset_of!(RawSuperblock, s_rev_level), 0x4C),
-            (offset_of!(RawSuperblock, s_feature_compat), 0x5C),
-            (offset_of!(RawSuperblock, s_volume_name), 0x78),
-            (offset_of!(RawSuperblock, s_reserved_gdt_blocks), 0xCE),
-            (offset_of!(RawSuperblock, s_journal_inum), 0xE0),
-            (offset_of!(RawSuperblock, s_desc_size), 0xFE),
-            (offset_of!(RawSuperblock, s_first_meta_bg), 0x104),
-            (offset_of!(RawSuperblock, s_blocks_count_hi), 0x150),
-            (offset_of!(RawSuperblock, s_mmp_block), 0x168),
-            (offset_of!(RawSuperblock, s_log_groups_per_flex), 0x174),
-            (offset_of!(RawSuperblock, s_backup_bgs), 0x24C),
-            (offset_of!(RawSuperblock, s_want_extra_isize), 0x15E),
-            (offset_of!(RawSuperblock, s_quota_inums), 0x240),
-            (offset_of!(RawSuperblock, s_prj_quota_inum), 0x26C),
-            (offset_of!(RawSuperblock, s_checksum_seed), 0x270),
-            (offset_of!(RawSuperblock, s_orphan_file_inum), 0x280),
-            (offset_of!(RawSuperblock, s_checksum), 0x3FC),
-        ] {
-            assert_eq!(field, at);
-        }
-    }
-
-    #[test]
-    fn what_is_not_ext_is_left_to_others() {
-        assert!(read(&Vec::new()).is_none());
-        assert!(read(&vec![0; 4096]).is_none());
-        for (field, value) in [(0x38, 0), (0x18, 7), (0x4C, 2), (0x20, 0), (0x28, 0)] {
-            let mut sample = Sample::new();
-            sample.put16(SUPERBLOCK + field, value);
-            assert!(read(&sample.bytes).is_none(), "{field:#x}");
-        }
-    }
-
-    #[test]
-    fn a_label_ends_at_its_first_zero_and_may_hold_anything() {
-        assert_eq!(Sample::new().detect().label.as_deref(), Some("sample"));
-        let mut sample = Sample::new();
-        sample.bytes[SUPERBLOCK + 0x78..][..16].copy_from_slice(b"sixteen\xFFletters!");
-        assert_eq!(sample.detect().label.as_deref(), Some("sixteen\u{FFFD}letters!"));
-        sample.bytes[SUPERBLOCK + 0x78..][..16].fill(0);
-        assert_eq!(sample.detect().label, None);
-    }
-
-    #[test]
-    fn each_impossible_field_declines() {
-        for (what, sample) in [
-            ("more blocks than the volume", Sample::new().with32(0x04, 4598)),
-            ("blocks in the high word", Sample::new().with32(0x150, 1)),
-            ("no first data block", Sample::new().with32(0x14, 0)),
-            ("a first data block past the end", Sample::new().with32(0x14, 5000)),
-            ("no whole bytes of bitmap", Sample::new().with32(0x20, 2047)),
-            ("more clusters than bits", Sample::new().with32(0x20, 8200)),
-            ("clusters smaller than blocks", Sample::new().with32(0x18, 1).with_bits(0x64, 0x200)),
-            ("huge clusters", Sample::new().with32(0x1C, 17).with_bits(0x64, 0x200)),
-            ("clusters without bigalloc", Sample::new().with32(0x1C, 1)),
-            ("another count of clusters", Sample::new().with32(0x24, 1024)),
-            ("bigalloc without extents", Sample::new().with32(0x60, 0x82).with_bits(0x64, 0x200)),
-            ("more inodes than the groups have", Sample::new().with32(0x00, 97)),
-            ("fewer inodes than the groups have", Sample::new().with32(0x00, 64)),
-            ("less than a block of inodes", Sample::new().with32(0x28, 2).with32(0x00, 6)),
-            ("more than half of it reserved", Sample::new().with32(0x08, 2299)),
-            ("no reserved inodes", Sample::new().with32(0x54, 10)),
-            ("too many reserved descriptors", Sample::new().with16(0xCE, 257)),
-            ("fields longer than an inode", Sample::new().with_bits(0x64, 0x40).with16(0x15E, 129)),
-            ("fields longer than an inode, at least", Sample::new().with_bits(0x64, 0x40).with16(0x15C, 129)),
-            ("GNU/Hurd with 64 bits", Sample::new().with32(0x48, 1)),
-            ("GNU/Hurd with values in inodes", Sample::new().with32(0x48, 1).with32(0x60, 0x442)),
-            ("revision 0 with features", Sample::new().with32(0x4C, 0)),
-            ("revision 0 with a journal", Sample::new().with32(0x4C, 0).with32(0x60, 0).with32(0x64, 0)),
-            ("no clusters in a group", Sample::new().with32(0x1C, 16).with_bits(0x64, 0x200)),
-            ("an inode table as large as a group", Sample::new().with32(0x28, 8192)),
-            ("more inodes than bits", Sample::new().with32(0x28, 8193)),
-            ("a crooked inode size", Sample::new().with16(0x58, 200)),
-            ("a tiny inode", Sample::new().with16(0x58, 64)),
-            ("an inode larger than a block", Sample::new().with16(0x58, 2048)),
-            ("a crooked descriptor size", Sample::new().with16(0xFE, 96)),
-            ("a short descriptor", Sample::new().with16(0xFE, 32)),
-            ("a descriptor larger than a block", Sample::new().with16(0xFE, 2048)),
-            ("meta groups past the last", Sample::new().with_bits(0x60, 0x10).with32(0x104, 2)),
-            ("two journals", Sample::new().with32(0xE4, 7)),
-            ("a journal, and the UUID of another", Sample::new().with32(0xDC, 0x0B00)),
-        ] {
-            let decline = sample.declined();
-            assert_eq!(decline.reason, Inconsistent, "{what}: {decline:?}");
-        }
-        let mut sample = Sample::new();
-        sample.put32(SUPERBLOCK + 0x30, 1);
-        let decline = sample.declined();
-        assert!(decline.reason == Inconsistent && decline.detail.contains("checksum"), "{decline:?}");
-        assert_eq!(decline.site.unwrap().offset, 1024 + 0x3FC);
-        assert_eq!(
-            Sample::new().with32(0x174, 0x0200).declined().reason,
-            UnknownFeature,
-            "another kind of checksum"
-        );
-    }
-
-    #[test]
-    fn too_many_groups_are_not_read() {
-        let sample = Sample::new().with32(0x20, 8).with32(0x24, 8).with32(0x28, 4).with32(0x04, 4_194_400);
-        let raw = read(&sample.bytes).unwrap();
-        let Err(Stop::Decline(decline)) = Superblock::parse(&raw, 1 << 40) else { panic!() };
-        assert_eq!(decline.reason, NotSupported);
-    }
-
-    #[test]
-    fn each_state_but_clean_declines() {
-        for (state, reason) in [(0, Dirty), (3, ErrorState), (2, ErrorState), (5, Dirty), (0x21, Dirty)] {
-            let decline = Sample::new().with16(0x3A, state).declined();
-            assert_eq!(decline.reason, reason, "{state:#x}");
-        }
-    }
-
-    #[test]
-    fn unknown_features_and_a_journal_device_decline() {
-        assert_eq!(Sample::new().with_bits(0x60, 0x1000).declined().reason, UnknownFeature);
-        assert_eq!(Sample::new().with_bits(0x64, 0x800).declined().reason, UnknownFeature);
-        assert_eq!(Sample::new().with_bits(0x5C, 0x100).declined().reason, UnknownFeature);
-        let device = Sample::new().with32(0x60, 0x8).with32(0x20, 0).detect();
-        assert_eq!(device.name, "ext4 journal");
     }
 }

@@ -5,8 +5,9 @@
 //!   block │ bitmap (a bit a sector, rounded up to 512 bytes) │ payload
 //! ```
 
+use super::footer::End;
 use super::format::{FOOTER_LEN, HEADER_LEN, NOT_PRESENT};
-use super::open::{End, MAX_BLOCKS};
+use super::open::MAX_BLOCKS;
 use crate::error::{Error, Result, Site, Warning};
 use crate::image::{BlockSize, BlockState, BlockTable, Container, DiskType};
 use crate::io::read_vec;

@@ -9,8 +9,10 @@
 
 mod bat;
 mod batmap;
+mod footer;
 mod format;
 mod geometry;
+mod locators;
 mod open;
 #[cfg(test)]
 pub(crate) mod tests;

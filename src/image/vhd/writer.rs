@@ -16,7 +16,8 @@ use super::format::{
     TYPE_DYNAMIC, VERSION,
 };
 use super::geometry::geometry_for;
-use super::open::{MAX_BLOCK, MAX_LOCATOR, Metadata};
+use super::locators::MAX_LOCATOR;
+use super::open::{MAX_BLOCK, Metadata};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::bitmap::{full_vhd_bitmap, vhd_bitmap_len};
 use crate::image::{BitmapSource, BlockPlan, BlockSize, ContainerWriter, DiskType, Format, OutState, Piece};
