@@ -15,6 +15,7 @@
 //!
 //! A file system takes part with a [`Subject`].
 
+mod btrfs;
 mod containers;
 mod damage;
 mod ext;

@@ -15,6 +15,7 @@ use vhd_compactor::fs::{Context, Decline, Detected, FreeMap, Mapping, detect};
 use vhd_compactor::io::{NativeFile, ReadAt, Segments, Window};
 use vhd_compactor::volume::{VolumeTable, enumerate};
 
+pub mod btrfs;
 pub mod engine;
 pub mod ext;
 pub mod ext_layout;
