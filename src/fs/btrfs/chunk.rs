@@ -195,9 +195,12 @@ impl Chunks {
         }
         let end = start.checked_add(len).filter(|_| aligned(start) && aligned(len));
         let last = self.chunks.last().map_or(0, |chunk| chunk.addresses.end);
-        let Some(end) = end.filter(|_| start >= last && self.chunks.len() < MAX_CHUNKS) else {
+        let Some(end) = end.filter(|_| start >= last) else {
             return Err(wrong("overlaps another one, or is out of order"));
         };
+        if self.chunks.len() >= MAX_CHUNKS {
+            return Err(unknown(&format!("It has more than {MAX_CHUNKS} chunks.")));
+        }
         self.chunks.push(Chunk { addresses: start..end, kind, copies });
         Ok(rest)
     }

@@ -5,6 +5,7 @@
 //!
 //! Source: btrfs-progs documentation, "On-disk Format" (superblock); the kernel's `btrfs.h` and `btrfs_tree.h`.
 
+use super::checksum::ChecksumKind;
 use super::site;
 use super::superblock::{PRIMARY, RawSuperblock};
 use crate::fs::{Decline, DeclineReason, Stop};
@@ -18,25 +19,26 @@ const HARMLESS: u64 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 <<
 /// A UUID of the metadata's own.
 pub(super) const METADATA_UUID: u64 = 1 << 10;
 /// What a feature that is declined is called.
-const DECLINED: [(u64, &str); 5] = [
+const DECLINED: [(u64, &str); 6] = [
     (1 << 7, "RAID5 or RAID6"),
     (1 << 11, "RAID1 with three or four copies"),
     (1 << 12, "zones"),
     (1 << 13, "the second kind of extent tree"),
     (1 << 14, "a RAID stripe tree"),
+    (1 << 17, "a tree of chunks that were moved"),
 ];
-/// Read-only compatible: free space tree, and that it may be believed; verity.
+/// Read-only compatible: free space tree, and that it may be believed; verity (its data are items of trees).
 const RO_COMPAT: u64 = 0b111;
-/// Block groups in a tree of their own: for want of a program that makes one to test with.
-const BLOCK_GROUP_TREE: u64 = 1 << 3;
+/// Block groups in a tree of their own.
+pub(super) const BLOCK_GROUP_TREE: u64 = 1 << 3;
 
 /// Flags of the superblock: it was written; an error was seen; other devices build upon it.
 const WRITTEN: u64 = 1;
 const ERROR: u64 = 1 << 2;
 const SEEDING: u64 = 1 << 32;
 
-/// Declines what is not understood.
-pub(super) fn check(raw: &RawSuperblock) -> Result<(), Stop> {
+/// Declines what is not understood. Gives the kind of its checksums.
+pub(super) fn check(raw: &RawSuperblock) -> Result<ChecksumKind, Stop> {
     let flags = raw.flags.get();
     if flags & ERROR != 0 {
         let detail =
@@ -58,28 +60,19 @@ pub(super) fn check(raw: &RawSuperblock) -> Result<(), Stop> {
     if let Some((_, name)) = DECLINED.iter().find(|(bit, _)| incompat & bit != 0) {
         return Err(unknown(&format!("It has {name}.")));
     }
-    if ro_compat & BLOCK_GROUP_TREE != 0 {
-        return Err(unknown("It has a block group tree."));
-    }
     if incompat & MIXED_BACKREF == 0 {
         return Err(unknown("It has the back references of before 2009."));
     }
     for (kind, bits) in [
         ("incompatible", incompat & !(MIXED_BACKREF | HARMLESS | METADATA_UUID)),
-        ("read-only compatible", ro_compat & !RO_COMPAT),
+        ("read-only compatible", ro_compat & !(RO_COMPAT | BLOCK_GROUP_TREE)),
     ] {
         if bits != 0 {
             return Err(unknown(&format!("It has unknown {kind} features ({bits:#x}).")));
         }
     }
-    match raw.csum_type.get() {
-        0 => Ok(()),
-        kind @ 1..=3 => {
-            let name = ["xxhash64", "SHA-256", "BLAKE2b"].into_iter().zip(1..).find(|(_, n)| *n == kind);
-            Err(unknown(&format!("Its checksums are {}.", name.map_or("", |(name, _)| name))))
-        }
-        kind => Err(unknown(&format!("Its checksums are of kind {kind}."))),
-    }
+    let kind = raw.csum_type.get();
+    ChecksumKind::of(kind).ok_or_else(|| unknown(&format!("Its checksums are of kind {kind}.")))
 }
 
 /// Declines for a feature.

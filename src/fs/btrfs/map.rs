@@ -1,9 +1,9 @@
 //! The free map: what no chunk has of the device, and what no extent has of a chunk.
 //!
 //! ```text
-//!   root tree ──► device tree   extents of the device = copies of all chunks         rest of the device: free
-//!             └─► extent tree   extents, in order, none across chunks                rest of each chunk: free
-//!                               block groups, one for each chunk: their sums, and the superblock's
+//!   root tree ─┬► device tree       extents of the device = copies of all chunks     rest of the device: free
+//!              ├► extent tree       extents, in order, none across chunks            rest of each chunk: free
+//!              └► or their own tree block groups, one for each chunk: their sums, and the superblock's
 //! ```
 //! Source: btrfs-progs documentation, "On-disk Format", "Tree items" (`DEV_EXTENT`, `BLOCK_GROUP_ITEM`,
 //! `EXTENT_ITEM`, `METADATA_ITEM`); the kernel's `btrfs_tree.h`.
@@ -14,6 +14,7 @@ use zerocopy::byteorder::{LE, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use super::chunk::{Chunk, FIRST_CHUNK_TREE};
+use super::features::unknown;
 use super::superblock::{Fs, PRIMARY};
 use super::tree::{Key, Node, Pointer, Tree};
 use super::walk::{RELOCATION, ROOT_ITEM, Root};
@@ -26,11 +27,16 @@ use crate::units::{add, length};
 
 const EXTENT_TREE: u64 = 2;
 const DEVICE_TREE: u64 = 4;
+const BLOCK_GROUP_TREE: u64 = 11;
 const EXTENT_ITEM: u8 = 168;
 const METADATA_ITEM: u8 = 169;
+/// Who refers to an extent, where that has no room in the extent's own record; who made it.
+const REFERENCES: [u8; 5] = [172, 176, 178, 182, 184];
 const BLOCK_GROUP_ITEM: u8 = 192;
 const DEVICE_EXTENT: u8 = 204;
 const TEMPORARY_ITEM: u8 = 248;
+/// What a device remembers: the errors that were seen.
+const PERSISTENT_ITEM: u8 = 249;
 const REPLACEMENT: u8 = 250;
 /// In the flags of an extent: a tree block.
 const TREE_BLOCK: u64 = 2;
@@ -44,6 +50,16 @@ struct RawDeviceExtent {
     chunk_object: U64<LE>,
     chunk: U64<LE>,
     len: U64<LE>,
+}
+
+#[derive(FromBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct RawReplacement {
+    _from: U64<LE>,
+    _left: U64<LE>,
+    _right: U64<LE>,
+    _mode: U64<LE>,
+    state: U64<LE>,
 }
 
 #[derive(FromBytes, KnownLayout, Immutable, Unaligned)]
@@ -95,15 +111,22 @@ pub(super) fn free_map(fs: &Fs, volume: &dyn ReadAt) -> Result<FreeMap, Stop> {
     let mut free = Free { reserved: Extents::from_ranges(fs.reserved().collect()), ..Free::default() };
     outside_chunks(fs, volume, roots.find(DEVICE_TREE)?, &mut free)?;
     let mut groups = vec![None; fs.chunks.all().len()];
+    if fs.block_group_tree {
+        block_groups(fs, volume, roots.find(BLOCK_GROUP_TREE)?, &mut groups)?;
+    }
     let found = inside_chunks(fs, volume, roots.find(EXTENT_TREE)?, &mut free, &mut groups)?;
     let mut used = 0;
     for ((chunk, found), says) in fs.chunks.all().iter().zip(found).zip(groups) {
         if Some(found) != says {
+            let says = says.map_or_else(|| "nothing".to_owned(), |says| says.to_string());
             let what = format!(
-                "extents take {found} bytes of the block group at address {:#x}, and it says {says:?}",
+                "extents take {found} bytes of the block group at address {:#x}, and it says {says}",
                 chunk.addresses.start
             );
-            return Err(damaged(&what, site("Btrfs block group", 0)));
+            return Err(damaged(
+                &what,
+                site("Btrfs block group", chunk.copies.first().copied().unwrap_or(0)),
+            ));
         }
         used = add(used, found, "the used bytes")?;
     }
@@ -134,14 +157,16 @@ impl Roots {
         let mut tree = Tree::new(fs.root.clone());
         while let Some(leaf) = tree.next_leaf(fs, volume)? {
             for (key, item) in leaf.items() {
-                let wanted = [EXTENT_TREE, DEVICE_TREE].contains(&key.object);
                 if key.kind == TEMPORARY_ITEM || key.kind == ROOT_ITEM && key.object == RELOCATION {
                     let what = "A balance is under way: mount it, and let the balance end or cancel it (btrfs \
                                 balance cancel).";
                     return Err(unfinished(DeclineReason::Dirty, what, leaf.site));
                 }
-                if key.kind == ROOT_ITEM && wanted {
-                    found.push((key.object, Root::parse(key, item, fs, leaf.site)?.pointer));
+                if key.kind == ROOT_ITEM {
+                    let root = Root::parse(key, item, fs, leaf.site)?;
+                    if [EXTENT_TREE, DEVICE_TREE, BLOCK_GROUP_TREE].contains(&key.object) {
+                        found.push((key.object, root.pointer));
+                    }
                 }
             }
         }
@@ -169,11 +194,14 @@ fn outside_chunks(fs: &Fs, volume: &dyn ReadAt, root: Pointer, free: &mut Free) 
     let mut tree = Tree::new(root);
     while let Some(leaf) = tree.next_leaf(fs, volume)? {
         for (key, item) in leaf.items() {
-            if key.kind == REPLACEMENT {
-                require_no_replacement(item, leaf.site)?;
-            }
-            if key.kind != DEVICE_EXTENT {
-                continue;
+            match key.kind {
+                DEVICE_EXTENT => {}
+                REPLACEMENT => {
+                    require_no_replacement(item, leaf.site)?;
+                    continue;
+                }
+                PERSISTENT_ITEM => continue,
+                kind => return Err(unknown(&format!("Its device tree has an item of kind {kind}."))),
             }
             let raw = RawDeviceExtent::ref_from_prefix(item).ok().map(|(raw, _)| raw);
             let raw = raw.filter(|raw| key.object == fs.device && raw.chunk_object.get() == FIRST_CHUNK_TREE);
@@ -197,14 +225,26 @@ fn outside_chunks(fs: &Fs, volume: &dyn ReadAt, root: Pointer, free: &mut Free) 
 
 /// Declines while the device is being replaced: the first state is "never", the later ones are ends.
 fn require_no_replacement(item: &[u8], at: Site) -> Result<(), Stop> {
-    let state =
-        item.get(16..).and_then(|rest| rest.first_chunk::<8>()).map(|state| u64::from_le_bytes(*state));
-    if matches!(state, Some(0 | 2 | 3)) {
+    if RawReplacement::ref_from_prefix(item).is_ok_and(|(raw, _)| matches!(raw.state.get(), 0 | 2 | 3)) {
         return Ok(());
     }
     let what =
         "Its device is being replaced: mount it, and let that end or cancel it (btrfs replace cancel).";
     Err(unfinished(DeclineReason::Dirty, what, at))
+}
+
+/// Reads the tree of block groups.
+fn block_groups(fs: &Fs, volume: &dyn ReadAt, root: Pointer, groups: &mut [Option<u64>]) -> Result<(), Stop> {
+    let mut tree = Tree::new(root);
+    while let Some(leaf) = tree.next_leaf(fs, volume)? {
+        for (key, item) in leaf.items() {
+            if key.kind != BLOCK_GROUP_ITEM {
+                return Err(unknown(&format!("Its block group tree has an item of kind {}.", key.kind)));
+            }
+            block_group(fs, key, item, leaf.site, groups)?;
+        }
+    }
+    Ok(())
 }
 
 /// Notes what a block group says is used of its chunk.
@@ -238,7 +278,7 @@ fn inside_chunks(
     while let Some(leaf) = tree.next_leaf(fs, volume)? {
         for (key, item) in leaf.items() {
             match key.kind {
-                BLOCK_GROUP_ITEM => block_group(fs, key, item, leaf.site, groups)?,
+                BLOCK_GROUP_ITEM if !fs.block_group_tree => block_group(fs, key, item, leaf.site, groups)?,
                 EXTENT_ITEM | METADATA_ITEM => {
                     let len = extent_len(fs, key, item, &leaf)?;
                     let range = fs.chunks.of(key.object, len);
@@ -259,7 +299,8 @@ fn inside_chunks(
                     gap(chunk, end..range.start, free)?;
                     rest = Some((chunk, range.end, add(used, len, "the used bytes")?));
                 }
-                _ => {}
+                kind if REFERENCES.contains(&kind) => {}
+                kind => return Err(unknown(&format!("Its extent tree has an item of kind {kind}."))),
             }
         }
     }

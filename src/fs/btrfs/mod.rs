@@ -11,17 +11,23 @@
 //! superblock that counts is the first one, since that is what a kernel mounts by; a copy that is newer, or a
 //! first one that is damaged, declines.
 //!
-//! Read are the profiles "single" and "dup"; of two copies both are kept. Checksums are CRC-32C; the other kinds
-//! decline.
+//! Read are the profiles "single" and "dup"; of two copies both are kept.
 //!
 //! Source: btrfs-progs documentation, "On-disk Format", "Tree items"; the kernel's `btrfs_tree.h`.
 
+mod checksum;
 mod chunk;
 mod features;
 mod map;
+#[cfg(test)]
+mod sample;
 mod superblock;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod walk;
+#[cfg(test)]
+mod walk_tests;
 
 use self::superblock::{Fs, Superblock};
 use self::walk::Walk;

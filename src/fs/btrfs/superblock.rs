@@ -13,11 +13,11 @@ use std::ops::Range;
 use zerocopy::byteorder::{LE, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
+use super::checksum::ChecksumKind;
 use super::chunk::{Chunks, RawDevice};
-use super::features::{self, METADATA_UUID};
+use super::features::{self, BLOCK_GROUP_TREE, METADATA_UUID};
 use super::tree::{Pointer, Tree};
 use super::{damaged, site, unfinished};
-use crate::checksum::crc32c;
 use crate::fs::{Decline, DeclineReason, Stop};
 use crate::io::{ReadAt, read_vec};
 use crate::units::add;
@@ -39,8 +39,7 @@ const MAX_LEVEL: u8 = 7;
 #[derive(FromBytes, KnownLayout, Immutable, Unaligned, Clone)]
 #[repr(C)]
 pub(super) struct RawSuperblock {
-    checksum: U32<LE>,
-    _checksum: [u8; 28],
+    _checksum: [u8; 32],
     fsid: [u8; 16],
     place: U64<LE>,
     pub(super) flags: U64<LE>,
@@ -97,9 +96,9 @@ impl Superblock {
         (!text.is_empty()).then(|| String::from_utf8_lossy(text).into_owned())
     }
 
-    fn is_whole(&self, at: u64) -> bool {
-        self.bytes.get(32..).is_some_and(|rest| crc32c(rest) == self.raw.checksum.get())
-            && self.raw.place.get() == at
+    /// Whether it is what was once written to `at`.
+    fn is_whole(&self, at: u64, checksum: ChecksumKind) -> bool {
+        checksum.matches(&self.bytes) && self.raw.place.get() == at
     }
 }
 
@@ -114,6 +113,9 @@ pub(super) struct Fs {
     pub(super) used: u64,
     /// What the device says chunks take.
     pub(super) device_used: u64,
+    pub(super) checksum: ChecksumKind,
+    /// Whether block groups are told by a tree of their own.
+    pub(super) block_group_tree: bool,
     /// The number of the last transaction.
     pub(super) generation: u64,
     /// The UUID that tree blocks bear, and that of the chunk tree, once it is known.
@@ -131,8 +133,8 @@ impl Fs {
     pub(super) fn open(superblock: &Superblock, volume: &dyn ReadAt) -> Result<Self, Stop> {
         let raw = &superblock.raw;
         let at = site(PRIMARY, AT);
-        features::check(raw)?;
-        if !superblock.is_whole(AT) {
+        let checksum = features::check(raw)?;
+        if !superblock.is_whole(AT, checksum) {
             let detail = "The superblock of the Btrfs file system is damaged. Run btrfs rescue super-recover on it, \
                           then try again.";
             return Err(Decline::new(DeclineReason::Inconsistent, detail).at(at).into());
@@ -153,7 +155,7 @@ impl Fs {
         }
         for place in COPIES {
             let newer = |copy: &Superblock| {
-                copy.is_whole(place)
+                copy.is_whole(place, checksum)
                     && copy.raw.fsid == raw.fsid
                     && copy.raw.generation.get() > raw.generation.get()
             };
@@ -186,6 +188,8 @@ impl Fs {
             node: node.into(),
             used: raw.bytes_used.get(),
             device_used: device.used.get(),
+            checksum,
+            block_group_tree: raw.compat_ro.get() & BLOCK_GROUP_TREE != 0,
             generation: raw.generation.get(),
             uuid,
             chunk_tree_uuid: None,

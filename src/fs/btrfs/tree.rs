@@ -19,7 +19,6 @@ use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use super::superblock::Fs;
 use super::{damaged, site};
-use crate::checksum::crc32c;
 use crate::error::Site;
 use crate::fs::Stop;
 use crate::io::{ReadAt, read_vec};
@@ -54,8 +53,7 @@ impl RawKey {
 #[derive(FromBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 struct Header {
-    checksum: U32<LE>,
-    _checksum: [u8; 28],
+    _checksum: [u8; 32],
     fsid: [u8; 16],
     address: U64<LE>,
     _flags: U64<LE>,
@@ -104,7 +102,7 @@ impl Pointer {
         let Some((_, chunk, range)) = fs.chunks.of(self.at, fs.node) else { return Err(last) };
         for place in chunk.places(range) {
             let bytes = read_vec(volume, place.start, index(fs.node, "a tree block")?)?;
-            let node = Node { bytes, site: site(STRUCTURE, place.start), level: self.level };
+            let node = Node { bytes, site: site(STRUCTURE, place.start), level: self.level, is_cut: false };
             match self.check(fs, &node) {
                 None => return Ok(node),
                 Some(what) => {
@@ -118,7 +116,7 @@ impl Pointer {
     /// What is wrong with a block.
     fn check(&self, fs: &Fs, node: &Node) -> Option<&'static str> {
         let Ok((header, rest)) = Header::ref_from_prefix(&node.bytes) else { return Some("is cut off") };
-        if node.bytes.get(32..).is_none_or(|bytes| crc32c(bytes) != header.checksum.get()) {
+        if !fs.checksum.matches(&node.bytes) {
             return Some("does not match its checksum");
         }
         let chunk_tree = fs.chunk_tree_uuid.unwrap_or(header.chunk_tree);
@@ -177,6 +175,8 @@ pub(super) struct Node {
     bytes: Vec<u8>,
     pub(super) site: Site,
     level: u8,
+    /// Whether some of its children are gone, and were left out of the walk.
+    pub(super) is_cut: bool,
 }
 
 impl Node {
@@ -192,6 +192,10 @@ impl Node {
 
     pub(super) fn chunk_tree_uuid(&self) -> [u8; 16] {
         self.header().map_or([0; 16], |(header, _)| header.chunk_tree)
+    }
+
+    pub(super) fn address(&self) -> u64 {
+        self.header().map_or(0, |(header, _)| header.address.get())
     }
 
     /// The tree for which it was made.
@@ -222,23 +226,30 @@ impl Node {
     }
 }
 
+/// How far the deletion of a subvolume has come: in its blocks of this level and above, the children before the one
+/// that has the key are gone, and their places may be somebody else's.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Deleted {
+    pub(super) key: Key,
+    pub(super) level: u8,
+}
+
 /// A walk over one tree. It ends since each step down is one level down.
 #[derive(Debug)]
 pub(super) struct Tree {
     stack: Vec<std::vec::IntoIter<Pointer>>,
-    /// Of a subvolume that is being deleted: what comes before this is gone already.
-    deleted: Option<Key>,
+    deleted: Option<Deleted>,
     last: Option<Key>,
 }
 
 impl Tree {
     pub(super) fn new(root: Pointer) -> Self {
-        Self { stack: vec![vec![root].into_iter()], deleted: None, last: None }
+        Self::being_deleted(root, None)
     }
 
-    /// The tree of which everything below a child that ends before `key` is gone.
-    pub(super) fn deleted_up_to(self, key: Key) -> Self {
-        Self { deleted: Some(key), ..self }
+    /// A tree of which a part may be gone.
+    pub(super) fn being_deleted(root: Pointer, deleted: Option<Deleted>) -> Self {
+        Self { stack: vec![vec![root].into_iter()], deleted, last: None }
     }
 
     /// The next leaf, in the order of the keys.
@@ -273,11 +284,13 @@ impl Tree {
             if !visit(&pointer)? {
                 continue;
             }
-            let node = pointer.read(fs, volume)?;
+            let mut node = pointer.read(fs, volume)?;
             let mut children = node.children(pointer.owner);
-            if let Some(key) = self.deleted {
-                let gone = children.iter().skip(1).take_while(|next| next.first <= Some(key)).count();
+            if let Some(deleted) = self.deleted.filter(|deleted| deleted.level <= node.level) {
+                let gone = |next: &&Pointer| next.first <= Some(deleted.key);
+                let gone = children.iter().skip(1).take_while(gone).count();
                 children.drain(..gone);
+                node.is_cut = gone != 0;
             }
             self.stack.push(children.into_iter());
             return Ok(Some(node));

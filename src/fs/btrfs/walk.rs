@@ -5,22 +5,24 @@
 //!                                 │                          └─► leaves of subvolumes: extents of files
 //!                                 └─► leaves of the root tree itself: extents of the old free space cache
 //! ```
-//! Snapshots share their blocks. Each block is walked once, by whichever tree comes to it first: one bit for
+//! Snapshots share their blocks. Each block is read once, by whichever tree comes to it first: one bit for
 //! each possible place remembers it, so a thousand snapshots cost little more than one. Blocks that own nothing
 //! but themselves (leaves of checksums, extents, free space) are known from who points to them and are not read.
 //!
-//! A subvolume that is being deleted is walked from where the deletion has come to.
+//! A subvolume that is being deleted is walked from where the deletion has come to. A block of it of which a
+//! part is left out does not count as read: where another tree has it, all of it is walked.
 //!
 //! Source: btrfs-progs documentation, "Tree items" (`ROOT_ITEM`, `EXTENT_DATA`); the kernel's `btrfs_tree.h`.
 
 use std::ops::Range;
 
-use zerocopy::byteorder::{LE, U32, U64};
+use zerocopy::byteorder::{LE, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
-use super::chunk::METADATA;
+use super::chunk::{Chunk, METADATA};
+use super::features::unknown;
 use super::superblock::{Fs, PRIMARY};
-use super::tree::{FS_TREE, Key, Node, Pointer, RawKey, Tree};
+use super::tree::{Deleted, FS_TREE, Key, Node, Pointer, RawKey, Tree};
 use super::{damaged, site};
 use crate::error::Site;
 use crate::fs::cluster_set::ClusterSet;
@@ -36,8 +38,17 @@ const ROOT_TREE: u64 = 1;
 pub(super) const RELOCATION: u64 = 8u64.wrapping_neg();
 const SUBVOLUMES: Range<u64> = 256..1 << 63;
 const MAX_LEVEL: u8 = 7;
-/// Extents, chunks, devices, checksums, quotas, subvolumes by UUID, free space.
-const WITHOUT_OWNERS: [u64; 7] = [2, 3, 4, 7, 8, 9, 10];
+/// Kinds of extents: in its own record, on the device, there but never written.
+const INLINE: u8 = 0;
+const REGULAR: u8 = 1;
+const RESERVED: u8 = 2;
+/// Not at all, zlib, lzo, zstd.
+const MAX_COMPRESSION: u8 = 3;
+const TREE_BLOCK: &str = "Btrfs tree block";
+/// Extents, chunks, devices, checksums, quotas, subvolumes by UUID, free space, block groups.
+const WITHOUT_OWNERS: [u64; 8] = [2, 3, 4, 7, 8, 9, 10, 11];
+/// The files of a balance, empty at other times.
+const DATA_RELOCATION: u64 = 9u64.wrapping_neg();
 
 #[derive(FromBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
@@ -49,7 +60,7 @@ struct RawRoot {
     _limits: [u8; 32],
     references: U32<LE>,
     deleted: RawKey,
-    _deleted_level: u8,
+    deleted_level: u8,
     level: u8,
 }
 
@@ -58,9 +69,9 @@ struct RawRoot {
 struct RawFileExtent {
     _generation: U64<LE>,
     _size: U64<LE>,
-    _compression: u8,
+    compression: u8,
     encryption: u8,
-    _encoding: [u8; 2],
+    encoding: U16<LE>,
     kind: u8,
 }
 
@@ -70,23 +81,26 @@ struct RawFileExtent {
 struct RawPlace {
     start: U64<LE>,
     len: U64<LE>,
+    _part: [u8; 16],
 }
 
 /// A tree of the root tree.
 pub(super) struct Root {
     pub(super) pointer: Pointer,
-    /// Of a subvolume that is being deleted: what comes before this is gone already.
-    deleted: Option<Key>,
+    deleted: Option<Deleted>,
 }
 
 impl Root {
     pub(super) fn parse(key: Key, item: &[u8], fs: &Fs, at: Site) -> Result<Self, Stop> {
-        let raw = RawRoot::ref_from_prefix(item).ok().map(|(raw, _)| raw);
-        let Some(raw) = raw.filter(|raw| raw.level <= MAX_LEVEL && raw.generation.get() <= fs.generation)
-        else {
-            return Err(damaged(&format!("the root of tree {} is impossible", key.object), at));
-        };
+        let impossible = || damaged(&format!("the root of tree {} is impossible", name_of(key.object)), at);
+        let Ok((raw, _)) = RawRoot::ref_from_prefix(item) else { return Err(impossible()) };
         let is_subvolume = key.object == FS_TREE || SUBVOLUMES.contains(&key.object);
+        if !is_subvolume && key.object != DATA_RELOCATION && !WITHOUT_OWNERS.contains(&key.object) {
+            return Err(unknown(&format!("It has a tree of number {}.", name_of(key.object))));
+        }
+        if raw.level > MAX_LEVEL || raw.generation.get() > fs.generation {
+            return Err(impossible());
+        }
         let pointer = Pointer {
             at: raw.at.get(),
             level: raw.level,
@@ -94,18 +108,19 @@ impl Root {
             owner: (!is_subvolume).then_some(key.object),
             first: None,
         };
-        let progress = raw.deleted.get();
-        let deleted = (raw.references.get() == 0 && progress.object != 0).then_some(progress);
+        let (progress, level) = (raw.deleted.get(), raw.deleted_level);
+        let deleted = raw.references.get() == 0 && progress.object != 0;
+        if deleted && !(1..=raw.level).contains(&level) {
+            return Err(impossible());
+        }
+        let deleted = deleted.then_some(Deleted { key: progress, level });
         Ok(Self { pointer, deleted })
     }
+}
 
-    fn tree(self) -> Tree {
-        let tree = Tree::new(self.pointer);
-        match self.deleted {
-            Some(key) => tree.deleted_up_to(key),
-            None => tree,
-        }
-    }
+/// The number of a tree as people know it: those of the file system's own count down from zero, too.
+const fn name_of(tree: u64) -> i64 {
+    tree.cast_signed()
 }
 
 /// A walk over all owners, resumable after each tree block.
@@ -146,29 +161,39 @@ impl Seen {
         Ok(Self { first, places: ClusterSet::new(places)? })
     }
 
-    /// Notes a tree block: true if it was not met before. `witness` hears of its copies.
+    /// The chunk and the places of the tree block at an address, and its number.
+    fn place<'f>(&self, fs: &'f Fs, at: u64) -> Option<(&'f Chunk, Range<u64>, u32)> {
+        let (number, chunk, range) = fs.chunks.of(at, fs.node).filter(|_| at.is_multiple_of(fs.sector))?;
+        let first = (*self.first.get(number)?)?;
+        let before = length(&(chunk.addresses.start..range.start));
+        let place = first.checked_add(before.checked_div(fs.sector)?)?;
+        Some((chunk, range, u32::try_from(place).ok()?))
+    }
+
+    /// Tells `witness` of a tree block. True if it is to be read: it may own something, and was not read before.
     fn visit(&mut self, fs: &Fs, pointer: &Pointer, witness: &mut Witness<'_>) -> Result<bool, Stop> {
-        let found = fs.chunks.of(pointer.at, fs.node).filter(|_| pointer.at.is_multiple_of(fs.sector));
-        let place = found.and_then(|(number, chunk, range)| {
-            let first = (*self.first.get(number)?)?;
-            let before = length(&(chunk.addresses.start..range.start));
-            let place = first.checked_add(before.checked_div(fs.sector)?)?;
-            Some((chunk, range, u32::try_from(place).ok()?))
-        });
-        let Some((chunk, range, place)) = place else {
+        let Some((chunk, range, place)) = self.place(fs, pointer.at) else {
             let what = format!("the tree block at address {:#x} lies where none can be", pointer.at);
-            return Err(damaged(&what, site("Btrfs tree block", 0)));
+            return Err(damaged(&what, site(TREE_BLOCK, 0)));
         };
-        if !self.places.insert(place) {
+        // Leaves of these trees own nothing but themselves. They are not remembered: a tree that comes to the same
+        // block and takes it for a leaf of its own must read it.
+        let may_own = pointer.level != 0 || pointer.owner.is_none_or(|tree| !WITHOUT_OWNERS.contains(&tree));
+        if may_own && !self.places.insert(place) {
             return Ok(false);
         }
         for copy in chunk.places(range) {
-            let at = site("Btrfs tree block", copy.start);
+            let at = site(TREE_BLOCK, copy.start);
             witness.owns(copy, || Owner { name: "a tree block".into(), site: Some(at) })?;
         }
-        // Leaves of these trees own nothing but themselves.
-        let may_own = pointer.level != 0 || pointer.owner.is_none_or(|tree| !WITHOUT_OWNERS.contains(&tree));
         Ok(may_own)
+    }
+
+    /// Forgets a block that was read only in part.
+    fn forget(&mut self, fs: &Fs, at: u64) {
+        if let Some((_, _, place)) = self.place(fs, at) {
+            self.places.remove(place);
+        }
     }
 }
 
@@ -200,6 +225,9 @@ impl Walk {
         } else {
             self.outer.push(tree)
         }
+        if node.is_cut {
+            self.seen.forget(&self.fs, node.address());
+        }
         self.done = add(self.done, self.fs.node, "the tree blocks")?;
         self.leaf(&node, witness)?;
         Ok(Some(self.fs.node))
@@ -213,7 +241,8 @@ impl Walk {
                 self.file_extent(key, item, node, witness)?;
                 count = add(count, 1, "the extents of files")?;
             } else if key.kind == ROOT_ITEM && node.owner() == ROOT_TREE {
-                self.inner.push(Root::parse(key, item, &self.fs, node.site)?.tree());
+                let root = Root::parse(key, item, &self.fs, node.site)?;
+                self.inner.push(Tree::being_deleted(root.pointer, root.deleted));
                 count = add(count, 1, "the trees")?;
             }
         }
@@ -226,13 +255,15 @@ impl Walk {
             damaged(&what, node.site)
         };
         let Ok((raw, rest)) = RawFileExtent::ref_from_prefix(item) else { return Err(wrong("is cut off")) };
-        if raw.encryption != 0 || raw.kind > 2 {
-            return Err(wrong("is encrypted, or of an unknown kind"));
+        if raw.compression > MAX_COMPRESSION || raw.encryption != 0 || raw.encoding.get() != 0 {
+            return Err(wrong("is compressed, encrypted or encoded in an unknown way"));
         }
-        if raw.kind == 0 {
-            return Ok(());
+        match raw.kind {
+            INLINE => return Ok(()),
+            REGULAR | RESERVED => {}
+            _ => return Err(wrong("is of an unknown kind")),
         }
-        let Ok((place, _)) = RawPlace::ref_from_prefix(rest) else { return Err(wrong("is cut off")) };
+        let Ok(place) = RawPlace::ref_from_bytes(rest) else { return Err(wrong("has an impossible length")) };
         let (start, len) = (place.start.get(), place.len.get());
         if start == 0 {
             return Ok(());

@@ -21,6 +21,7 @@ mod damage;
 mod ext;
 mod fat;
 mod frame;
+mod history;
 mod ntfs;
 mod readers;
 mod xfs;

@@ -1,13 +1,16 @@
 //! Btrfs volumes: making, changing and judging them with btrfs-progs.
 
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 
 use vhd_compactor::extents::Extents;
 use vhd_compactor::fs::Hearing;
 
 use super::ext::make_files;
-use super::{MIB, Random, look, mapped, noise, read_at, run, sparse, stdout, text, try_run, write_at};
+use super::{
+    MIB, Random, crc32c, look, mapped, noise, read_at, run, sparse, stdout, text, try_run, write_at,
+};
 
 pub const TOOLS: [&str; 2] = ["mkfs.btrfs", "btrfs"];
 pub const SUPERBLOCK: u64 = 64 << 10;
@@ -44,25 +47,45 @@ fn after(line: &str, word: &str) -> Option<u64> {
     words.next()?.parse().ok()
 }
 
-/// The free bytes by what btrfs-progs print of chunks and extents, without what is kept for superblocks.
-pub fn free_by_dump_tree(path: &Path) -> Extents {
-    let superblock =
-        String::from_utf8(stdout("btrfs", &["inspect-internal", "dump-super", text(path)])).unwrap();
-    let field = |name| superblock.lines().find_map(|line| after(line, name)).unwrap();
-    let (total, node) = (field("total_bytes"), field("nodesize"));
-    let chunk_tree = dump(path, "chunk");
-    // Address, length, places.
-    let mut chunks: Vec<(u64, u64, Vec<u64>)> = Vec::new();
+/// A range of addresses, and where its copies begin on the device.
+struct Chunk {
+    addresses: Range<u64>,
+    copies: Vec<u64>,
+}
+
+/// The chunks by what btrfs-progs print.
+fn chunks(path: &Path) -> Vec<Chunk> {
+    let mut chunks = Vec::<Chunk>::new();
     let mut address = 0;
-    for line in chunk_tree.lines() {
+    for line in dump(path, "chunk").lines() {
         if let Some((_, "CHUNK_ITEM", offset)) = key(line) {
             address = offset.parse().unwrap();
         } else if line.trim().starts_with("length ") && line.contains("stripe_len") {
-            chunks.push((address, after(line, "length").unwrap(), Vec::new()));
+            let end = address + after(line, "length").unwrap();
+            chunks.push(Chunk { addresses: address..end, copies: Vec::new() });
         } else if line.trim().starts_with("stripe ") {
-            chunks.last_mut().unwrap().2.push(after(line, "offset").unwrap());
+            chunks.last_mut().unwrap().copies.push(after(line, "offset").unwrap());
         }
     }
+    chunks
+}
+
+/// Where the copies of these addresses lie on the device.
+fn places(chunks: &[Chunk], start: u64, len: u64) -> Vec<Range<u64>> {
+    let chunk = chunks.iter().find(|chunk| chunk.addresses.contains(&start)).unwrap();
+    let place = |copy: &u64| start - chunk.addresses.start + copy;
+    chunk.copies.iter().map(|copy| place(copy)..place(copy) + len).collect()
+}
+
+fn of_superblock(path: &Path, field: &str) -> u64 {
+    let superblock = stdout("btrfs", &["inspect-internal", "dump-super", text(path)]);
+    String::from_utf8(superblock).unwrap().lines().find_map(|line| after(line, field)).unwrap()
+}
+
+/// The free bytes by what btrfs-progs print of chunks and extents, without what is kept for superblocks.
+pub fn free_by_dump_tree(path: &Path) -> Extents {
+    let (total, node) = (of_superblock(path, "total_bytes"), of_superblock(path, "nodesize"));
+    let chunks = chunks(path);
     let mut used = vec![0..MIB, 64 * MIB..64 * MIB + (64 << 10), 256 << 30..(256 << 30) + (64 << 10)];
     let extent_tree = dump(path, "extent");
     for (start, kind, offset) in extent_tree.lines().filter_map(key) {
@@ -71,12 +94,94 @@ pub fn free_by_dump_tree(path: &Path) -> Extents {
             "METADATA_ITEM" => node,
             _ => continue,
         };
-        let start: u64 = start.parse().unwrap();
-        let (address, _, places) =
-            chunks.iter().find(|chunk| (chunk.0..chunk.0 + chunk.1).contains(&start)).unwrap();
-        used.extend(places.iter().map(|place| start - address + place..start - address + place + len));
+        used.extend(places(&chunks, start.parse().unwrap(), len));
     }
     Extents::from_ranges(vec![0..total]).minus(&Extents::from_ranges(used))
+}
+
+/// A tree block that is in use.
+pub struct Block {
+    pub owner: u64,
+    pub level: u8,
+    /// Where it lies on the device: in one place or two.
+    pub copies: Vec<Range<u64>>,
+}
+
+/// All tree blocks that btrfs-progs come to, shared ones once.
+pub fn tree_blocks(path: &Path) -> Vec<Block> {
+    let (node, chunks) = (of_superblock(path, "nodesize"), chunks(path));
+    let dump = stdout("btrfs", &["inspect-internal", "dump-tree", text(path)]);
+    let mut addresses: Vec<u64> = String::from_utf8_lossy(&dump)
+        .lines()
+        .filter(|line| line.contains(" free space "))
+        .filter_map(|line| after(line, "leaf").or_else(|| after(line, "node")))
+        .collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    let block = |at| {
+        let copies = places(&chunks, at, node);
+        let header = read_at(path, copies[0].start, 101);
+        let owner = u64::from_le_bytes(*header[88..].first_chunk().unwrap());
+        Block { owner, level: header[100], copies }
+    };
+    addresses.into_iter().map(block).collect()
+}
+
+/// An item of a leaf: its key as it is stored, and its data.
+#[derive(Clone)]
+pub struct Item {
+    pub key: [u8; 17],
+    pub data: Vec<u8>,
+}
+
+impl Item {
+    pub fn object(&self) -> u64 {
+        u64::from_le_bytes(*self.key.first_chunk().unwrap())
+    }
+
+    pub const fn kind(&self) -> u8 {
+        self.key[8]
+    }
+
+    pub fn offset(&self) -> u64 {
+        u64::from_le_bytes(*self.key[9..].first_chunk().unwrap())
+    }
+}
+
+/// The items of a leaf.
+pub fn items(leaf: &[u8]) -> Vec<Item> {
+    let word = |at: usize| u32::from_le_bytes(*leaf[at..].first_chunk().unwrap()) as usize;
+    let item = |slot: usize| {
+        let header = 101 + slot * 25;
+        let data = 101 + word(header + 17);
+        Item {
+            key: *leaf[header..].first_chunk().unwrap(),
+            data: leaf[data..data + word(header + 21)].to_vec(),
+        }
+    };
+    (0..word(96)).map(item).collect()
+}
+
+/// Puts these items into a leaf instead of its own, and its checksum right.
+pub fn put_items(leaf: &mut [u8], items: &[Item]) {
+    leaf[96..100].copy_from_slice(&(items.len() as u32).to_le_bytes());
+    leaf[101..].fill(0);
+    let mut end = leaf.len() - 101;
+    for (slot, Item { key, data }) in items.iter().enumerate() {
+        end -= data.len();
+        let header = 101 + slot * 25;
+        leaf[header..header + 17].copy_from_slice(key);
+        leaf[header + 17..header + 21].copy_from_slice(&(end as u32).to_le_bytes());
+        leaf[header + 21..header + 25].copy_from_slice(&(data.len() as u32).to_le_bytes());
+        leaf[101 + end..101 + end + data.len()].copy_from_slice(data);
+    }
+    put_checksum(leaf);
+}
+
+/// Puts the checksum at the beginning of a superblock or tree block right.
+pub fn put_checksum(block: &mut [u8]) {
+    let sum = crc32c(&block[32..]);
+    block[..4].copy_from_slice(&sum.to_le_bytes());
 }
 
 /// Asserts that our map is the one of btrfs-progs, to the byte, and that its owners agree.
@@ -139,12 +244,7 @@ pub fn change_superblock(path: &Path, at: u64, bytes: &[u8]) {
 
 /// Puts the checksum of a superblock or tree block right.
 pub fn seal(path: &Path, at: u64, len: usize) {
-    let crc = crc32c(&read_at(path, at, len)[32..]);
-    write_at(path, at, &crc.to_le_bytes());
-}
-
-/// CRC-32C, bit by bit.
-pub fn crc32c(bytes: &[u8]) -> u32 {
-    let bit = |crc: u32, _| if crc & 1 == 0 { crc >> 1 } else { crc >> 1 ^ 0x82F6_3B78 };
-    !bytes.iter().fold(u32::MAX, |crc, &byte| (0..8).fold(crc ^ u32::from(byte), bit))
+    let mut block = read_at(path, at, len);
+    put_checksum(&mut block);
+    write_at(path, at, &block);
 }

@@ -91,6 +91,11 @@ pub fn python(modules: &str) -> Option<String> {
     found.then_some(python)
 }
 
+/// CRC-32C.
+pub fn crc32c(bytes: &[u8]) -> u32 {
+    !ext_layout::crc32c(u32::MAX, bytes)
+}
+
 /// A program in the environment that all tests use.
 pub fn command(program: &str) -> Command {
     let mut command = Command::new(program);
