@@ -9,6 +9,9 @@
 //! each possible place remembers it, so a thousand snapshots cost little more than one. Blocks that own nothing
 //! but themselves (leaves of checksums, extents, free space) are known from who points to them and are not read.
 //!
+//! Where snapshots came and went, blocks that follow each other in a tree lie anywhere. So leaves wait until there
+//! are many, and are then read in the order of their addresses.
+//!
 //! A subvolume that is being deleted is walked from where the deletion has come to. A block of it of which a
 //! part is left out does not count as read: where another tree has it, all of it is walked.
 //!
@@ -44,6 +47,8 @@ const REGULAR: u8 = 1;
 const RESERVED: u8 = 2;
 /// Not at all, zlib, lzo, zstd.
 const MAX_COMPRESSION: u8 = 3;
+/// How many leaves wait to be read: some megabytes.
+const MAX_WAITING: usize = 1 << 16;
 const TREE_BLOCK: &str = "Btrfs tree block";
 /// Extents, chunks, devices, checksums, quotas, subvolumes by UUID, free space, block groups.
 const WITHOUT_OWNERS: [u64; 8] = [2, 3, 4, 7, 8, 9, 10, 11];
@@ -132,6 +137,9 @@ pub(super) struct Walk {
     outer: Vec<Tree>,
     /// Trees that a leaf of the root tree leads to: they are walked before the root tree goes on.
     inner: Vec<Tree>,
+    /// Leaves that are still to be read, and those of them that are read now, in order.
+    waiting: Vec<Pointer>,
+    batch: std::vec::IntoIter<Pointer>,
     seen: Seen,
     /// Bytes of tree blocks read, and of all that there may be.
     done: u64,
@@ -203,7 +211,8 @@ impl Walk {
         let outer = vec![Tree::new(fs.root.clone()), Tree::new(fs.chunk_root.clone())];
         let metadata = fs.chunks.all().iter().filter(|chunk| chunk.kind & METADATA != 0);
         let total = metadata.map(|chunk| chunk.len()).fold(0, u64::saturating_add);
-        Ok(Self { fs, started: false, outer, inner: Vec::new(), seen, done: 0, total })
+        let (waiting, batch) = (Vec::new(), Vec::new().into_iter());
+        Ok(Self { fs, started: false, outer, inner: Vec::new(), waiting, batch, seen, done: 0, total })
     }
 
     /// Does the next piece of work; gives what it cost, or none at the end.
@@ -215,22 +224,48 @@ impl Walk {
                 witness.owns(range, || Owner { name: "the superblocks".into(), site: Some(at) })?;
             }
         }
-        let is_inner = !self.inner.is_empty();
-        let Some(mut tree) = self.inner.pop().or_else(|| self.outer.pop()) else { return Ok(None) };
-        let (fs, seen) = (&self.fs, &mut self.seen);
-        let node = tree.next(fs, volume, &mut |pointer| seen.visit(fs, pointer, witness))?;
+        let node = match self.batch.next() {
+            Some(leaf) => Some(leaf.read(&self.fs, volume)?),
+            None if self.waiting.len() < MAX_WAITING && !(self.inner.is_empty() && self.outer.is_empty()) => {
+                self.next_of_trees(volume, witness)?
+            }
+            None if self.waiting.is_empty() => return Ok(None),
+            None => {
+                self.waiting.sort_unstable_by_key(|leaf| leaf.at);
+                self.batch = std::mem::take(&mut self.waiting).into_iter();
+                None
+            }
+        };
         let Some(node) = node else { return Ok(Some(0)) };
-        if is_inner {
-            self.inner.push(tree)
-        } else {
-            self.outer.push(tree)
-        }
-        if node.is_cut {
-            self.seen.forget(&self.fs, node.address());
-        }
         self.done = add(self.done, self.fs.node, "the tree blocks")?;
         self.leaf(&node, witness)?;
         Ok(Some(self.fs.node))
+    }
+
+    /// Goes on in the innermost tree: reads its next block, if that is to be read now.
+    fn next_of_trees(
+        &mut self,
+        volume: &dyn ReadAt,
+        witness: &mut Witness<'_>,
+    ) -> Result<Option<Node>, Stop> {
+        let trees = if self.inner.is_empty() { &mut self.outer } else { &mut self.inner };
+        let Some(tree) = trees.last_mut() else { return Ok(None) };
+        let (fs, seen, waiting) = (&self.fs, &mut self.seen, &mut self.waiting);
+        let node = tree.next(fs, volume, &mut |pointer| {
+            let is_read = seen.visit(fs, pointer, witness)?;
+            // A leaf of the root tree is read at once: the trees of one such leaf are no great number.
+            let waits = is_read && pointer.level == 0 && pointer.owner != Some(ROOT_TREE);
+            if waits {
+                waiting.push(pointer.clone());
+            }
+            Ok(is_read && !waits)
+        })?;
+        match &node {
+            None => drop(trees.pop()),
+            Some(node) if node.is_cut => seen.forget(fs, node.address()),
+            Some(_) => {}
+        }
+        Ok(node)
     }
 
     /// Hears of what the items of a leaf own, and notes the trees that they lead to.

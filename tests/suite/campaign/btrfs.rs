@@ -5,7 +5,6 @@
 //! takes the copy that is whole. "Sums right" means that the checksum, the block group's count and the superblock's
 //! agree with the damage, as a driver with wrong memory would have written it.
 
-use std::fs;
 use std::ops::Range;
 use std::path::Path;
 

@@ -154,7 +154,9 @@ impl Subject for Xfs {
     fn kinds() -> Vec<Kind<Self>> {
         let kind = |name, damage| Kind { name, damage };
         vec![
-            kind("headers of groups: a lost write", |xfs, random| lost_write(xfs, &xfs.headers, random)),
+            kind("headers of groups: a lost write", |xfs: &Self, random| {
+                lost_write(xfs, &xfs.headers, random)
+            }),
             kind("headers of groups of an earlier time", |xfs, random| stale(xfs, &xfs.headers, random)),
             kind("headers of groups: a byte changed, checksum right", |xfs, random| {
                 sealed(xfs, &xfs.headers, random)

@@ -236,12 +236,6 @@ pub fn age(folder: &Path, seed: u64) {
     let _ = try_run("btrfs", &["balance", "start", "-dusage=50", text(folder)]);
 }
 
-/// Changes bytes of the superblock, at an offset in it, and puts its checksum right.
-pub fn change_superblock(path: &Path, at: u64, bytes: &[u8]) {
-    write_at(path, SUPERBLOCK + at, bytes);
-    seal(path, SUPERBLOCK, 4096);
-}
-
 /// Puts the checksum of a superblock or tree block right.
 pub fn seal(path: &Path, at: u64, len: usize) {
     let mut block = read_at(path, at, len);
