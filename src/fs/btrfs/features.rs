@@ -5,7 +5,6 @@
 //!
 //! Source: btrfs-progs documentation, "On-disk Format" (superblock); the kernel's `btrfs.h` and `btrfs_tree.h`.
 
-use super::checksum::ChecksumKind;
 use super::site;
 use super::superblock::{PRIMARY, RawSuperblock};
 use crate::fs::{Decline, DeclineReason, Stop};
@@ -37,8 +36,8 @@ const WRITTEN: u64 = 1;
 const ERROR: u64 = 1 << 2;
 const SEEDING: u64 = 1 << 32;
 
-/// Declines what is not understood. Gives the kind of its checksums.
-pub(super) fn check(raw: &RawSuperblock) -> Result<ChecksumKind, Stop> {
+/// Declines what is not understood.
+pub(super) fn check(raw: &RawSuperblock) -> Result<(), Stop> {
     let flags = raw.flags.get();
     if flags & ERROR != 0 {
         let detail =
@@ -71,8 +70,13 @@ pub(super) fn check(raw: &RawSuperblock) -> Result<ChecksumKind, Stop> {
             return Err(unknown(&format!("It has unknown {kind} features ({bits:#x}).")));
         }
     }
-    let kind = raw.csum_type.get();
-    ChecksumKind::of(kind).ok_or_else(|| unknown(&format!("Its checksums are of kind {kind}.")))
+    match raw.csum_type.get() {
+        0 => Ok(()),
+        1 => Err(unknown("Its checksums are xxhash64.")),
+        2 => Err(unknown("Its checksums are SHA-256.")),
+        3 => Err(unknown("Its checksums are BLAKE2b.")),
+        kind => Err(unknown(&format!("Its checksums are of kind {kind}."))),
+    }
 }
 
 /// Declines for a feature.

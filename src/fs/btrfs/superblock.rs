@@ -13,11 +13,10 @@ use std::ops::Range;
 use zerocopy::byteorder::{LE, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
-use super::checksum::ChecksumKind;
 use super::chunk::{Chunks, RawDevice};
 use super::features::{self, BLOCK_GROUP_TREE, METADATA_UUID};
 use super::tree::{Pointer, Tree};
-use super::{damaged, site, unfinished};
+use super::{damaged, is_sealed, site, unfinished};
 use crate::fs::{Decline, DeclineReason, Stop};
 use crate::io::{ReadAt, read_vec};
 use crate::units::add;
@@ -97,8 +96,8 @@ impl Superblock {
     }
 
     /// Whether it is what was once written to `at`.
-    fn is_whole(&self, at: u64, checksum: ChecksumKind) -> bool {
-        checksum.matches(&self.bytes) && self.raw.place.get() == at
+    fn is_whole(&self, at: u64) -> bool {
+        is_sealed(&self.bytes) && self.raw.place.get() == at
     }
 }
 
@@ -113,7 +112,6 @@ pub(super) struct Fs {
     pub(super) used: u64,
     /// What the device says chunks take.
     pub(super) device_used: u64,
-    pub(super) checksum: ChecksumKind,
     /// Whether block groups are told by a tree of their own.
     pub(super) block_group_tree: bool,
     /// The number of the last transaction.
@@ -133,8 +131,8 @@ impl Fs {
     pub(super) fn open(superblock: &Superblock, volume: &dyn ReadAt) -> Result<Self, Stop> {
         let raw = &superblock.raw;
         let at = site(PRIMARY, AT);
-        let checksum = features::check(raw)?;
-        if !superblock.is_whole(AT, checksum) {
+        features::check(raw)?;
+        if !superblock.is_whole(AT) {
             let detail = "The superblock of the Btrfs file system is damaged. Run btrfs rescue super-recover on it, \
                           then try again.";
             return Err(Decline::new(DeclineReason::Inconsistent, detail).at(at).into());
@@ -155,7 +153,7 @@ impl Fs {
         }
         for place in COPIES {
             let newer = |copy: &Superblock| {
-                copy.is_whole(place, checksum)
+                copy.is_whole(place)
                     && copy.raw.fsid == raw.fsid
                     && copy.raw.generation.get() > raw.generation.get()
             };
@@ -188,7 +186,6 @@ impl Fs {
             node: node.into(),
             used: raw.bytes_used.get(),
             device_used: device.used.get(),
-            checksum,
             block_group_tree: raw.compat_ro.get() & BLOCK_GROUP_TREE != 0,
             generation: raw.generation.get(),
             uuid,

@@ -22,9 +22,6 @@ const SHAPES: &[&[&str]] = &[
     &["-O", "^no-holes,^extref", "-R", "^free-space-tree"],
     &["--mixed"],
     &["-L", "named", "-R", "quota"],
-    &["--csum", "xxhash"],
-    &["--csum", "sha256"],
-    &["--csum", "blake2"],
 ];
 
 fn volume(dir: &Path, args: &[&str]) -> PathBuf {
