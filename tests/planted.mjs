@@ -107,4 +107,16 @@ export const planted = [
     from: 'add(start, length(&(known.range.start..at)), "a place in a file")? == expected',
     to: '{ let _ = (start, expected); true }',
   },
+  {
+    what: 'the second witness of Btrfs does not look at the extents of files',
+    file: 'src/fs/btrfs/walk.rs',
+    from: 'if key.kind == EXTENT_DATA {',
+    to: 'if key.kind == EXTENT_DATA && key.offset == u64::MAX {',
+  },
+  {
+    what: 'tree blocks of Btrfs are counted, and free',
+    file: 'src/fs/btrfs/map.rs',
+    from: 'rest = Some((chunk, range.end,',
+    to: 'rest = Some((chunk, if key.kind == METADATA_ITEM { end } else { range.end },',
+  },
 ];

@@ -36,7 +36,7 @@ export const testPackages = [
   { name: 'e2fsprogs', provides: ['mke2fs', 'debugfs'] },
   { name: 'xfsprogs', provides: ['mkfs.xfs', 'xfs_io'] },
   { name: 'attr', provides: ['setfattr'] },
-  { name: 'btrfs-progs', provides: ['mkfs.btrfs'] },
+  { name: 'btrfs-progs', provides: ['mkfs.btrfs', 'btrfs', 'btrfstune'] },
   { name: 'partclone', provides: ['partclone.exfat', 'partclone.ntfs'] },
   { name: 'sleuthkit', provides: ['blkls'] },
   { name: 'mount', provides: ['losetup', 'mount'] },

@@ -198,6 +198,13 @@ fn behind_end(findings: &VolumeFindings) -> (String, Vec<&'static str>) {
             ),
             vec!["sudo xfs_growfs /"],
         ),
+        // btrfs-progs, btrfs-filesystem(8).
+        "Btrfs" => (
+            format!(
+                "{what} If the file system grows over it in the guest, it counts as free, and goes next time."
+            ),
+            vec!["sudo btrfs filesystem resize max /"],
+        ),
         // Microsoft Learn, diskpart "extend filesystem".
         "NTFS" => (
             format!(
@@ -211,11 +218,17 @@ fn behind_end(findings: &VolumeFindings) -> (String, Vec<&'static str>) {
 }
 
 fn declined(plan: &Plan, findings: &VolumeFindings, decline: &Decline) -> (String, Vec<&'static str>) {
+    // A Btrfs with a feature that is not read here can still let go of its free space in its guest.
+    let is_foreign = match decline.reason {
+        DeclineReason::NotSupported | DeclineReason::Unrecognised => true,
+        DeclineReason::UnknownFeature => findings.detected.name == "Btrfs",
+        _ => false,
+    };
     match decline.reason {
         _ if findings.volume.inside() == Inside::NoFileSystem => {
             (format!("{} Only what of it is zero goes.", decline.detail), Vec::new())
         }
-        DeclineReason::NotSupported | DeclineReason::Unrecognised => {
+        _ if is_foreign => {
             let guest = match findings.volume.inside() {
                 Inside::Windows => Guest::Windows,
                 _ => Guest::of(findings.detected.name),

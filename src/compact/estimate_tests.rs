@@ -181,7 +181,10 @@ fn nobody_is_told_to_defragment_where_that_cannot_help() {
 #[test]
 fn trimming_comes_before_filling_with_zeros() {
     let declined = |name, disk| {
-        let mapping = Mapping::Declined(Decline::new(DeclineReason::NotSupported, "Not understood."));
+        // Most of Btrfs is read, and what is not is a feature of it.
+        let reason =
+            if name == "Btrfs" { DeclineReason::UnknownFeature } else { DeclineReason::NotSupported };
+        let mapping = Mapping::Declined(Decline::new(reason, "Not understood."));
         let options = Options { block_size: BlockSizeChoice::Keep, ..Options::default() };
         let estimate =
             estimate_of(disk, vec![(0..2 * MIB, name, Scheme::Whole, mapping, "")], options).unwrap();
@@ -209,7 +212,9 @@ fn trimming_comes_before_filling_with_zeros() {
 
 #[test]
 fn a_file_system_that_is_shorter_than_its_partition_is_to_be_grown() {
-    for (name, command) in [("ext4", "resize2fs"), ("NTFS", "extend filesystem"), ("XFS", "xfs_growfs")] {
+    for (name, command) in
+        [("ext4", "resize2fs"), ("NTFS", "extend filesystem"), ("XFS", "xfs_growfs"), ("Btrfs", "resize max")]
+    {
         let volumes = || vec![(0..64 * MIB, name, Scheme::Gpt, mapped(&[], 4 * MIB), "")];
         let estimate = estimate_of(full(32), volumes(), Options::default()).unwrap();
         assert_eq!(bytes(&estimate, PartKind::BehindEnd), 60 * MIB);

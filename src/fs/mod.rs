@@ -12,6 +12,7 @@
 //! second one walks everything that can own space ([`witness`]). Declining is not an error: a declined
 //! volume is only looked at for zeros.
 
+mod btrfs;
 mod cluster_set;
 mod exfat;
 mod ext;
@@ -133,7 +134,7 @@ impl Decline {
 pub enum DeclineReason {
     /// No file system that is known.
     Unrecognised,
-    /// Known by name, and its free space is not understood (Btrfs, `ReFS`, APFS, LVM2, …).
+    /// Known by name, and its free space is not understood (`ReFS`, APFS, LVM2, …).
     NotSupported,
     /// A feature flag that is not understood.
     UnknownFeature,
@@ -182,8 +183,8 @@ impl DeclineReason {
 /// failed. Readers use `?` on both.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stop {
-    /// Declined.
-    Decline(Decline),
+    /// Declined. Boxed, as errors are: every `?` carries it.
+    Decline(Box<Decline>),
     /// A read failed or a structure was corrupt.
     Error(Error),
 }
@@ -195,7 +196,7 @@ impl Stop {
     pub fn into_decline(self) -> Decline {
         use crate::error::ErrorKind as Kind;
         let error = match self {
-            Self::Decline(decline) => return decline,
+            Self::Decline(decline) => return *decline,
             Self::Error(error) => error,
         };
         let reason = match error.kind() {
@@ -218,7 +219,7 @@ impl From<Error> for Stop {
 
 impl From<Decline> for Stop {
     fn from(decline: Decline) -> Self {
-        Self::Decline(decline)
+        Self::Decline(Box::new(decline))
     }
 }
 
@@ -241,6 +242,7 @@ const fn reader(native: Native) -> Probe {
         Native::Fat => fat::probe,
         Native::Swap => swap::probe,
         Native::Xfs => xfs::probe,
+        Native::Btrfs => btrfs::probe,
     }
 }
 

@@ -41,6 +41,8 @@ pub enum Native {
     Ext,
     /// XFS.
     Xfs,
+    /// Btrfs.
+    Btrfs,
     /// NTFS.
     Ntfs,
     /// exFAT.
@@ -226,7 +228,6 @@ const FIXED: &[(Class, &str, u64, &[u8])] = &[
     (Class::Encrypted, "LUKS1", 0, b"LUKS\xBA\xBE\x00\x01"),
     (Class::Encrypted, "LUKS2", 0, b"LUKS\xBA\xBE\x00\x02"),
     (Class::Foreign, "ReFS", 3, b"ReFS\0\0\0\0"),
-    (Class::Foreign, "Btrfs", 0x1_0040, b"_BHRfS_M"),
     (Class::Foreign, "bcachefs", 0x1018, BCACHEFS),
     (Class::Foreign, "APFS", 32, b"NXSB"),
     (Class::Foreign, "HFS+", 0x400, b"H+\0\x04"),
@@ -248,6 +249,7 @@ const FIXED: &[(Class, &str, u64, &[u8])] = &[
     (Class::Foreign, "BeFS", 0x220, b"1SFB"),
     (Class::Foreign, "VxFS", 0x400, b"\xF5\xFC\x01\xA5"),
     (Class::Native(Native::Xfs), "XFS", 0, b"XFSB"),
+    (Class::Native(Native::Btrfs), "Btrfs", 0x1_0040, b"_BHRfS_M"),
     (Class::Native(Native::Ntfs), "NTFS", 3, b"NTFS    "),
     (Class::Native(Native::ExFat), "exFAT", 3, b"EXFAT   "),
     (Class::Native(Native::Fat), "FAT", 0x36, b"FAT12   "),

@@ -232,7 +232,7 @@ fn boot_blocks(superblock: &Superblock, number: u32) -> u64 {
 }
 
 fn parse(superblock: &Superblock, number: u32, bytes: &[u8], at: u64) -> Result<Group, Stop> {
-    let refuse = |what: String| Stop::Decline(damaged(number, &what, at));
+    let refuse = |what: String| Stop::from(damaged(number, &what, at));
     let Ok((low, rest)) = RawLow::read_from_prefix(bytes) else {
         return Err(Error::internal("a group descriptor was read with the wrong length").into());
     };
@@ -252,7 +252,7 @@ fn parse(superblock: &Superblock, number: u32, bytes: &[u8], at: u64) -> Result<
     }
     let flags = low.bg_flags.get();
     if flags & !(INODE_UNINIT | BLOCK_UNINIT | ITABLE_ZEROED) != 0 {
-        return Err(Stop::Decline(
+        return Err(Stop::from(
             Decline::new(
                 DeclineReason::UnknownFeature,
                 format!("Block group {number} has flags that are not understood ({flags:#x})."),

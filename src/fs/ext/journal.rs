@@ -134,7 +134,7 @@ impl<'v> Journal<'v> {
                         }
                         Ok(())
                     });
-                patched.map_err(|error| Stop::Decline(jbd2::pending(error.summary())))?;
+                patched.map_err(|error| Stop::from(jbd2::pending(error.summary())))?;
             }
         }
         Ok(())

@@ -150,7 +150,7 @@ impl<'a> Bitmaps<'a> {
 /// A volume that contradicts itself.
 pub(super) fn inconsistent(what: String, at: Site) -> Stop {
     let detail = format!("The file system contradicts itself: {what}. Run e2fsck on it, then try again.");
-    Stop::Decline(Decline::new(DeclineReason::Inconsistent, detail).at(at))
+    Stop::from(Decline::new(DeclineReason::Inconsistent, detail).at(at))
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use super::metadata::{self, Metadata, Table};
 use super::superblock::Superblock;
 use super::{attribute, directory, features, path, site};
 use crate::error::{Error, Site};
+use crate::fs::witness::advance_within;
 use crate::fs::{Decline, DeclineReason, Owner, OwnerWalk, Purpose, Stop, Witness};
 use crate::io::{Overlay, Patches, ReadAt, read_vec};
 use crate::units::{Progress, add, index, mul};
@@ -159,21 +160,21 @@ impl Walk {
         witness: &mut Witness<'_>,
         budget: u64,
     ) -> Result<Progress, Stop> {
-        let mut spent = 0u64;
-        loop {
-            let read = match self.stage {
-                _ if !self.queue.is_empty() => self.batch(volume, witness)?,
-                Stage::Structures => self.structures(volume, witness)?,
-                Stage::Inodes(group, from) => match self.metadata.tables().get(group).copied() {
-                    Some(table) => self.inodes(volume, witness, group, table, from)?,
-                    None => return Ok(Progress { finished: true, ..self.progress }),
-                },
-            };
-            spent = add(spent, read, "what a step read")?;
-            if spent >= budget {
-                return Ok(self.progress);
-            }
-        }
+        let finished = advance_within(budget, || self.advance(volume, witness))?;
+        Ok(Progress { finished, ..self.progress })
+    }
+
+    /// Does the next piece of work; gives how many bytes it read, or none at the end.
+    fn advance(&mut self, volume: &dyn ReadAt, witness: &mut Witness<'_>) -> Result<Option<u64>, Stop> {
+        let read = match self.stage {
+            _ if !self.queue.is_empty() => self.batch(volume, witness)?,
+            Stage::Structures => self.structures(volume, witness)?,
+            Stage::Inodes(group, from) => match self.metadata.tables().get(group).copied() {
+                Some(table) => self.inodes(volume, witness, group, table, from)?,
+                None => return Ok(None),
+            },
+        };
+        Ok(Some(read))
     }
 
     /// Tells of the file system's own structures, and looks up the inodes that the superblock names.

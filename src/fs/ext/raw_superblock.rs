@@ -183,7 +183,7 @@ impl RawSuperblock {
 }
 
 pub(super) fn impossible(field: &str, value: impl std::fmt::Display, at: u64) -> Stop {
-    Stop::Decline(damaged(format!("{field} is {value}"), at))
+    Stop::from(damaged(format!("{field} is {value}"), at))
 }
 
 /// A superblock that contradicts itself or the volume, seen at its byte `at`.

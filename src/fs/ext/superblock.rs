@@ -110,7 +110,7 @@ impl Superblock {
         let blocks = u64::from(raw.s_blocks_count_lo.get()) | high(raw.s_blocks_count_hi);
         let free_blocks = u64::from(raw.s_free_blocks_count_lo.get()) | high(raw.s_free_blocks_count_hi);
         if mul(blocks, block_size, "the size of the file system")? > volume_size {
-            return Err(Stop::Decline(damaged(
+            return Err(Stop::from(damaged(
                 format!("the file system has {blocks} blocks of {block_size} bytes, the volume is smaller"),
                 0x4,
             )));
@@ -144,7 +144,7 @@ impl Superblock {
             .ok_or_else(|| impossible("s_first_data_block", first_data_block, 0x14))?;
         let groups = in_groups.div_ceil(blocks_per_group.max(1));
         if groups > MAX_GROUPS {
-            return Err(Stop::Decline(Decline::new(
+            return Err(Stop::from(Decline::new(
                 DeclineReason::NotSupported,
                 format!("The file system has {groups} block groups; more than {MAX_GROUPS} are not read."),
             )));

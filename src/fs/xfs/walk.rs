@@ -31,6 +31,7 @@ use super::group::{Agf, Agi, part_of_group};
 use super::superblock::{Fs, SUPERBLOCK};
 use super::{damaged, site};
 use crate::error::{Result as Outcome, Site};
+use crate::fs::witness::advance_within;
 use crate::fs::{Owner, OwnerWalk, Purpose, Stop, Witness};
 use crate::io::{Cached, ReadAt};
 use crate::units::{Progress, add, len64, mul};
@@ -328,16 +329,13 @@ impl OwnerWalk for Walk {
         budget: u64,
     ) -> Result<Progress, Stop> {
         let cached = Cached::new(Meter { volume, read: Cell::new(0) });
-        loop {
-            if !self.advance(&cached, witness)? {
-                return Ok(Progress::FINISHED);
-            }
-            if cached.inner().read.get() >= budget {
-                let bytes = |inodes| mul(inodes, self.fs.inode_size, "the inodes");
-                let done = bytes(add(self.inodes, self.found.inodes, "the inodes")?)?;
-                return Ok(Progress { done, total: done.max(bytes(self.fs.inodes)?), finished: false });
-            }
-        }
+        let finished = advance_within(budget, || {
+            let more = self.advance(&cached, witness)?;
+            Ok(more.then(|| cached.inner().read.take()))
+        })?;
+        let bytes = |inodes| mul(inodes, self.fs.inode_size, "the inodes");
+        let done = bytes(add(self.inodes, self.found.inodes, "the inodes")?)?;
+        Ok(Progress { done, total: done.max(bytes(self.fs.inodes)?), finished })
     }
 
     fn remedy(&self) -> &'static str {

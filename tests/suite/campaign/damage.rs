@@ -21,6 +21,12 @@ pub trait Aged {
     fn old(&self, random: &mut Random) -> &[u8] {
         &self.history()[random.below(self.history().len() as u64) as usize]
     }
+
+    /// One of the earlier states, mostly of the last ones: they differ least, and so they are the most dangerous.
+    fn recent(&self, random: &mut Random) -> &[u8] {
+        let len = self.history().len() as u64;
+        &self.history()[(len - 1 - random.below(len).min(random.below(len))) as usize]
+    }
 }
 
 /// A piece of one of these ranges, `len` bytes long and aligned to that.

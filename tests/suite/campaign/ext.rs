@@ -11,6 +11,7 @@ use std::path::Path;
 use super::damage::{
     Aged, bytes, container_block, flips, lost_write, misplaced, piece, random_bytes, stale, torn, zeroed,
 };
+use super::history::{delete_every_third, grow_old};
 use super::readers::{Files, debugfs, seven_zip};
 use super::{Kind, Patch, Subject, campaign};
 use crate::toolbox::ext::{Mounted, mke2fs};
@@ -57,18 +58,10 @@ impl Ext {
         let folder = tempfile::tempdir().unwrap();
         let image = folder.path().join("volume");
         mke2fs(&image, size, &[&["-N", "1024"], args].concat(), None);
-        let mut history = vec![fs::read(&image).unwrap()];
         let mut random = Random::new(seed);
-        for session in 0..4 {
-            {
-                let mounted = Mounted::new(&image, "", folder.path())?;
-                fill(mounted.folder(), session, &mut random);
-                run("sync", &["-f", text(mounted.folder())]);
-                history.push(fs::read(&image).unwrap());
-                thin_out(mounted.folder(), session);
-            }
-            history.push(fs::read(&image).unwrap());
-        }
+        let mut history = grow_old(&image, &mut random, fill, |folder, session| {
+            delete_every_third(&[folder, &folder.join("inner")], session);
+        })?;
         if in_use {
             // What comes last waits in the journal; most structures are not in it, and may be damaged.
             let mounted = Mounted::new(&image, "", folder.path())?;
@@ -177,18 +170,6 @@ fn fill(folder: &Path, session: u64, random: &mut Random) {
     let target = "a target that is far too long to have room in an inode, ".repeat(4);
     std::os::unix::fs::symlink(target, folder.join(format!("link {session}"))).unwrap();
     fs::write(inner.join("last"), random.bytes(9000)).unwrap();
-}
-
-/// Deletes every third file.
-fn thin_out(folder: &Path, session: u64) {
-    for folder in [folder.to_path_buf(), folder.join("inner")] {
-        let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-        let mut files: Vec<_> = files.filter(|path| path.is_file()).collect();
-        files.sort();
-        for path in files.iter().skip(session as usize % 3).step_by(3) {
-            fs::remove_file(path).unwrap();
-        }
-    }
 }
 
 /// The blocks of a file by debugfs, those of its map among them.

@@ -15,11 +15,13 @@
 //!
 //! A file system takes part with a [`Subject`].
 
+mod btrfs;
 mod containers;
 mod damage;
 mod ext;
 mod fat;
 mod frame;
+mod history;
 mod ntfs;
 mod readers;
 mod xfs;

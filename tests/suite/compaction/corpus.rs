@@ -70,7 +70,6 @@ fn images_of_strangers_pass_in_every_mode() {
                 same_by_qemu(&judged, &output);
             }
             assert!(outcome.reads_changed <= (mode != Mode::Zero), "{name}");
-            assert!(!name.contains("btrfs") || !outcome.reads_changed, "{name} {mode:?}");
         }
         for path in [source, judged, output] {
             fs::remove_file(path).unwrap();
@@ -100,7 +99,7 @@ const VOLUMES: &[(&str, Option<FileSystem>, bool)] = &[
     ("exfatprogs-bad_bitmap.img", None, false),
     ("dfvfs-bdetogo-trimmed.raw", None, false),
     ("dfvfs-lvm.raw", None, true),
-    ("btrfsprogs-025-zstd-compression.raw", None, false),
+    ("btrfsprogs-025-zstd-compression.raw", None, true),
     ("dissect-xfs.bin", None, true),
     ("dissect-vol-gpt_4k.bin", None, false),
 ];

@@ -231,8 +231,7 @@ fn swap_is_dispensable_but_for_its_header() {
 
 #[test]
 fn foreign_file_systems_are_declined_by_name() {
-    let makers: [(&str, &str, &[&str]); 11] = [
-        ("Btrfs", "mkfs.btrfs", &["-q", "-f"]),
+    let makers: [(&str, &str, &[&str]); 10] = [
         ("F2FS", "mkfs.f2fs", &["-q"]),
         ("NILFS2", "mkfs.nilfs2", &["-q"]),
         ("JFS", "mkfs.jfs", &["-q"]),
@@ -305,7 +304,7 @@ fn corpus_volumes_are_mapped_or_declined() {
         ("exfatprogs-bad_bitmap.img", "exFAT", Err(DeclineReason::Inconsistent)),
         ("dfvfs-bdetogo-trimmed.raw", "BitLocker To Go", Err(DeclineReason::Encrypted)),
         ("dfvfs-lvm.raw", "LVM2", Err(DeclineReason::NotSupported)),
-        ("btrfsprogs-025-zstd-compression.raw", "Btrfs", Err(DeclineReason::NotSupported)),
+        ("btrfsprogs-025-zstd-compression.raw", "Btrfs", Ok(103_456_768)),
         ("dissect-xfs.bin", "XFS", Ok(11_091_968)),
     ];
     for (file, name, outcome) in cases {

@@ -15,6 +15,7 @@ use vhd_compactor::fs::{Context, Decline, Detected, FreeMap, Mapping, detect};
 use vhd_compactor::io::{NativeFile, ReadAt, Segments, Window};
 use vhd_compactor::volume::{VolumeTable, enumerate};
 
+pub mod btrfs;
 pub mod engine;
 pub mod ext;
 pub mod ext_layout;
@@ -88,6 +89,11 @@ pub fn python(modules: &str) -> Option<String> {
         skip(&format!("Python has no {modules} (see tests/requirements.txt and $PYTHON)"));
     }
     found.then_some(python)
+}
+
+/// CRC-32C.
+pub fn crc32c(bytes: &[u8]) -> u32 {
+    !ext_layout::crc32c(u32::MAX, bytes)
 }
 
 /// A program in the environment that all tests use.
