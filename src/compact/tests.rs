@@ -10,7 +10,7 @@ use super::scan::Scan;
 use super::testing::{analysis, compare, disk_of, execute, lay_out, plan, prove};
 use super::*;
 use crate::extents::Extents;
-use crate::image::vhdx::testing::TestImage;
+use crate::image::vhdx::testing::{Desc, FILE, TestImage, dirty, log_entry};
 use crate::image::{Disk, OutState, Piece, vhd};
 use crate::io::tests::Counting;
 use crate::io::{ReadAt, read_vec};
@@ -444,4 +444,17 @@ fn what_a_person_asked_for_is_done_even_where_nothing_is_saved() {
     assert!(asked(Options { scrub: true, ..none }));
     assert!(asked(Options { block_size: BlockSizeChoice::Exactly(512 << 10), ..none }));
     assert!(asked(Options { format: Some(crate::image::Format::Vhdx), ..none }));
+}
+
+#[test]
+fn payload_that_the_log_replaces_is_taken_from_the_log() {
+    // The first block lies at 4 MiB of the file.
+    let written = Desc::Data((4 << 20) + 8192, Box::new([0x77; 4096]));
+    let source = dirty(&[(0, log_entry(1, 0, FILE, &[written]))]).bytes;
+    let disk = disk_of(&source);
+    let expected = read_vec(&disk, 0, 3 << 20).unwrap();
+    assert_eq!(expected[8192..12288], [0x77; 4096]);
+    assert_ne!(source[(4 << 20) + 8192], 0x77);
+    let made = compact(&source, Extents::default(), Options::default()).unwrap();
+    assert_eq!(read_vec(&disk_of(&made.file), 0, 3 << 20).unwrap(), expected);
 }
