@@ -68,8 +68,8 @@ export const planted = [
   {
     what: 'the second witness is not listened to',
     file: 'src/fs/witness.rs',
-    from: 'if !self.calls_free(range) {',
-    to: 'if !self.calls_free(range) || true {',
+    from: 'if !self.calls_free(range.clone()) {',
+    to: 'if !self.calls_free(range.clone()) || true {',
   },
   {
     what: 'shadow copies are not asked by the second witness',

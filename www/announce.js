@@ -1,6 +1,10 @@
 /** Says to a screen reader what others see, one thing at a time and not too often. */
 
+import { displayText } from './format.js';
+
 const AT_MOST_EVERY_MS = 15_000;
+/** A sentence with a name in it. */
+const MAX_SAID_CHARS = 400;
 
 let lastProgress = 0;
 
@@ -11,7 +15,7 @@ export function announce(text) {
   // The same words twice are only spoken twice if the region was empty in between.
   region.textContent = '';
   requestAnimationFrame(() => {
-    region.textContent = text;
+    region.textContent = displayText(text, MAX_SAID_CHARS);
   });
 }
 

@@ -1,3 +1,14 @@
 /** What the page writes of numbers and of text out of images: as the command does. */
 
-export { DECEIVING, bytes, displayText, duration, exactBytes, integer, percent, plural, rate } from '../lib/text.js';
+export {
+  DECEIVING,
+  bytes,
+  displayText,
+  duration,
+  exactBytes,
+  integer,
+  percent,
+  plural,
+  rate,
+  visible,
+} from '../lib/text.js';

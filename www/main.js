@@ -5,6 +5,7 @@
 import './styles/page.css';
 
 import { childrenOf, resolveChain } from './chain.js';
+import { displayText } from './format.js';
 import { DiskImage } from './image.js';
 import { fromDrop, fromHandles, fromInput, isSameFile, sample } from './intake.js';
 import { inTurn } from './engines.js';
@@ -124,7 +125,7 @@ async function add(picked) {
     const here = await alreadyHere(one);
     if (here) {
       cards.get(here)?.root.scrollIntoView({ block: 'nearest' });
-      say(`${here.name} is here already.`);
+      say(`${displayText(here.name)} is here already.`);
     } else {
       added.push(addCard(new DiskImage(one)));
       void remember(one);

@@ -7,10 +7,10 @@ use uuid::Uuid;
 
 use super::layout::{Layout, Pieces};
 use super::scan::Scan;
-use super::testing::{compare, disk_of, execute, lay_out, plan, prove};
+use super::testing::{analysis, compare, disk_of, execute, lay_out, plan, prove};
 use super::*;
 use crate::extents::Extents;
-use crate::image::vhdx::testing::TestImage;
+use crate::image::vhdx::testing::{Desc, FILE, TestImage, dirty, log_entry};
 use crate::image::{Disk, OutState, Piece, vhd};
 use crate::io::tests::Counting;
 use crate::io::{ReadAt, read_vec};
@@ -407,4 +407,54 @@ fn following_the_tables_reads_nothing_of_the_source() {
     let verdict = compare(&layout, &output, Evidence::Pieces).unwrap();
     assert_eq!((verdict.traced, verdict.skipped), (16 * block_size, 16 * block_size));
     assert_eq!(file.reads(), before, "the sector bitmaps of blocks that were left out were read");
+}
+
+#[test]
+fn no_step_comes_before_the_one_that_it_needs() {
+    let present: Vec<_> = (0..4).map(|block| (block, vec![0; 128 << 10])).collect();
+    let source = vhd::tests::dynamic(8 << 17, 128 << 10, &present);
+    let mut run = Run::new(&analysis(disk_of(&source), Extents::default()), Options::default()).unwrap();
+    fn refused<T>(tried: Result<T>) {
+        assert_eq!(tried.err().map(|error| error.kind()), Some(ErrorKind::Internal));
+    }
+    let fresh = Fresh::default();
+    refused(run.next_pieces(1, 1));
+    loop {
+        refused(run.lay_out(&fresh));
+        if run.scan_step(1).unwrap().finished {
+            break;
+        }
+    }
+    // What was looked at to the end is zero, and goes.
+    assert_eq!(run.lay_out(&fresh).unwrap().tally.zero, 4);
+    refused(run.scan_step(1));
+    refused(run.lay_out(&fresh));
+}
+
+#[test]
+fn what_a_person_asked_for_is_done_even_where_nothing_is_saved() {
+    let source = vhd::tests::dynamic(8 << 20, 2 << 20, &[(1, vec![7; 2 << 20])]);
+    let asked = |options| plan(disk_of(&source), Extents::default(), options).unwrap().is_asked_for();
+    let none = Options { block_size: BlockSizeChoice::Keep, ..Options::default() };
+    assert!(!asked(none));
+    // There is nothing to be made dynamic, nor to be flattened, and the blocks have that size.
+    assert!(!asked(Options { to_dynamic: true, ..none }));
+    assert!(!asked(Options { flatten: true, ..none }));
+    assert!(!asked(Options { block_size: BlockSizeChoice::Exactly(2 << 20), ..none }));
+    assert!(asked(Options { scrub: true, ..none }));
+    assert!(asked(Options { block_size: BlockSizeChoice::Exactly(512 << 10), ..none }));
+    assert!(asked(Options { format: Some(crate::image::Format::Vhdx), ..none }));
+}
+
+#[test]
+fn payload_that_the_log_replaces_is_taken_from_the_log() {
+    // The first block lies at 4 MiB of the file.
+    let written = Desc::Data((4 << 20) + 8192, Box::new([0x77; 4096]));
+    let source = dirty(&[(0, log_entry(1, 0, FILE, &[written]))]).bytes;
+    let disk = disk_of(&source);
+    let expected = read_vec(&disk, 0, 3 << 20).unwrap();
+    assert_eq!(expected[8192..12288], [0x77; 4096]);
+    assert_ne!(source[(4 << 20) + 8192], 0x77);
+    let made = compact(&source, Extents::default(), Options::default()).unwrap();
+    assert_eq!(read_vec(&disk_of(&made.file), 0, 3 << 20).unwrap(), expected);
 }

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 import { columns, visible } from '../../cli/text.js';
 import * as text from '../../lib/text.js';
+import { DECEIVES, deceiving, hostileNames } from '../support/hostile-names.mjs';
 
 /** With the no-break spaces that a person does not type. */
 const plain = (/** @type {string} */ line) => line.replaceAll('\u00a0', ' ');
@@ -64,15 +65,6 @@ test('columns are aligned, without spaces at the end', () => {
   );
 });
 
-/** One character of every kind that passes for another, or for none. */
-const deceiving = [
-  ...['\u0000', '\u0007', '\u001b', '\n', '\t', '\u007f', '\u0085', '\u009b'],
-  ...['\u00ad', '\u034f', '\u061c', '\u115f', '\u1160', '\u17b4', '\u180b', '\u180e'],
-  ...['\u200b', '\u200c', '\u200d', '\u200e', '\u200f', '\u2028', '\u2029', '\u202a', '\u202e'],
-  ...['\u2060', '\u2064', '\u2066', '\u2069', '\u206f', '\u2800', '\u3164', '\ufe00', '\ufe0f', '\ufeff', '\uffa0'],
-  ...['\ufff9', '\ufffb', '\ud800', '\udfff', '\u{1bca0}', '\u{1d173}', '\u{e0001}', '\u{e0020}', '\u{e0100}'],
-];
-
 test('one list of deceiving characters serves terminal, JSON and page', () => {
   for (const char of deceiving) {
     const code = (char.codePointAt(0) ?? 0).toString(16).toUpperCase().padStart(4, '0');
@@ -81,6 +73,17 @@ test('one list of deceiving characters serves terminal, JSON and page', () => {
     const written = text.json({ label: `a${char}b` });
     assert.match(written, /^[\n\x20-\x7e]*$/, code);
     assert.deepEqual(JSON.parse(written), { label: `a${char}b` });
+  }
+});
+
+test('no hostile name deceives, wherever it is shown, and JSON gives it back', () => {
+  for (const [what, name] of Object.entries(hostileNames)) {
+    for (const shown of [visible(name), text.visible(name), text.displayText(name), text.json({ [name]: name })]) {
+      assert.doesNotMatch(shown, DECEIVES, what);
+    }
+    assert.doesNotMatch(visible(name), /[\r\n]/, what);
+    assert.ok([...text.displayText(name)].length <= 200 * '⟨U+E0041⟩'.length, what);
+    assert.equal(JSON.parse(text.json([name]))[0], name, what);
   }
 });
 

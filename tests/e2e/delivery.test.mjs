@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { brotliDecompressSync, gunzipSync } from 'node:zlib';
 import { inRoot } from '../../scripts/lib/paths.mjs';
+import { DECEIVES, hostileNames } from '../support/hostile-names.mjs';
 import { faultReport } from '../../www/ui/fault.js';
 import * as images from './support/images.mjs';
 import { choose, pageSuite, waitFor } from './support/page.mjs';
@@ -83,6 +84,25 @@ test('names inside sentences are left out of a fault report, too', () => {
   const report = faultReport([image], '1.2.3', 'browser');
   assert.doesNotMatch(report, /payroll|Müller|VMs|base/);
   assert.match(report, /"code":"corrupt".*left out/);
+});
+
+test('no hostile name gets into a fault report, nor the characters that deceive', () => {
+  for (const [what, name] of Object.entries(hostileNames)) {
+    const image = /** @type {any} */ ({
+      state: 'failed',
+      file: { name: `1${name}`, size: 5 },
+      choices: {},
+      parents: [{ file: { name: `2${name}` } }],
+      report: { volumes: [{ label: `3${name}`, name: null }], parent: { paths: [`4${name}`] }, identity: '{12}' },
+      error: { code: 'corrupt', message: `1${name}, 2${name}, 3${name} and 4${name}\u202e`, site: null },
+      outcome: null,
+      log: [{ time: 't', level: 'info', message: `Opened 1${name}: 5 bytes.\u001b[2J` }],
+    });
+    const report = faultReport([image], '1.2.3', 'browser');
+    assert.ok(!report.includes(name) && !report.includes(JSON.stringify(name).slice(1, -1)), what);
+    assert.match(report, /"message":"\(left out\), \(left out\), \(left out\) and \(left out\)/, what);
+    assert.doesNotMatch(report, DECEIVES, what);
+  }
 });
 
 test('where each program keeps its disk, and how it is stopped, can be copied', { skip: needs }, async (t) => {

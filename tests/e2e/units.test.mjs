@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { inRoot } from '../../scripts/lib/paths.mjs';
+import { DECEIVES, deceiving, hostileNames } from '../support/hostile-names.mjs';
 import { arrange, capacity } from '../../www/blockmap.js';
 import { baseName, childrenOf, resolveChain } from '../../www/chain.js';
 import { mustAskDynamic, variants } from '../../www/choices.js';
@@ -69,6 +70,19 @@ test('the new image gets a name of its own, legal on every system', () => {
     assert.equal(names.nameProblem(made), '');
   }
   assert.equal(names.numberedName('disk-compacted.vhd', 2), 'disk-compacted (2).vhd');
+});
+
+test('whatever a source is called, the new image gets a legal name, and is shown as what it is', () => {
+  for (const [what, name] of Object.entries(hostileNames)) {
+    for (const source of [name, `${name}.vhd`]) {
+      const made = names.outputName(source, 'vhd', 'vhd');
+      assert.equal(names.nameProblem(made), '', what);
+      assert.ok(made.endsWith('-compacted.vhd') && Buffer.byteLength(made) <= 220, what);
+    }
+    assert.doesNotMatch(format.displayText(name), DECEIVES, what);
+    assert.doesNotMatch(format.displayText(baseName(name)), DECEIVES, what);
+  }
+  for (const char of deceiving) assert.notEqual(names.nameProblem(`a${char}b.vhd`), '', JSON.stringify(char));
 });
 
 test('what a person types as a name is checked, and gets its extension', () => {

@@ -135,7 +135,7 @@ function dynamicHeader(entries, blockSize, parent, locatorAt) {
     const length = parent.name.length * 2;
     Buffer.from(parent.id, 'hex').copy(bytes, 40); // Parent Unique ID
     bytes.writeUInt32BE(parent.modified ?? 0, 56); // Parent Time Stamp
-    Buffer.from(parent.name, 'utf16le').swap16().copy(bytes, 64); // Parent Unicode Name
+    Buffer.from(parent.name, 'utf16le').swap16().copy(bytes, 64, 0, 512); // Parent Unicode Name
     bytes.write('W2ru', 576, 'latin1'); // Parent Locator Entry 1: Platform Code,
     bytes.writeUInt32BE(roundUp(length) / SECTOR, 580); // Platform Data Space,
     bytes.writeUInt32BE(length, 584); // Platform Data Length,

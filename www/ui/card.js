@@ -100,7 +100,7 @@ function view(image, signal, actions) {
     case 'reading':
       return [
         el('p', { class: 'reading' }, 'Reading the tables of the image and of the file systems inside…'),
-        el('progress', { 'aria-label': `Reading ${image.name}` }),
+        el('progress', { 'aria-label': `Reading ${displayText(image.name)}` }),
       ];
     case 'needs-parent':
       return [missingParent(image, actions.addFiles)];

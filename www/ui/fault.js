@@ -5,6 +5,7 @@
 
 /* global PAGE_VERSION, PAGE_LINKS */
 
+import { visible } from '../format.js';
 import { byId } from './dom.js';
 
 /** @import { DiskImage } from '../image.js' */
@@ -81,7 +82,8 @@ export function faultReport(images, version, browser) {
       .join('\n'),
   );
   const text = [`VHD Compactor ${version}`, browser, 'What I did, and what happened instead: …', ...parts].join('\n\n');
-  return names.reduce((cleaned, name) => cleaned.replaceAll(name, LEFT_OUT), text);
+  const cleaned = names.reduce((rest, name) => rest.replaceAll(name, LEFT_OUT), text);
+  return cleaned.split('\n').map(visible).join('\n');
 }
 
 /**
@@ -103,8 +105,9 @@ function namesOf(images) {
     ...(report?.parent?.paths ?? []).flatMap((path) => [path, ...path.split(/[\\/]/)]),
     report?.identity,
   ]);
-  return [...new Set(names)]
-    .filter((name) => name !== null && name !== undefined && name.length > 1)
-    .map((name) => String(name))
+  const known = names.filter((name) => name !== null && name !== undefined).map(String);
+  // An error is written as JSON, in which some characters of a name are escaped.
+  return [...new Set(known.flatMap((name) => [name, JSON.stringify(name).slice(1, -1)]))]
+    .filter((name) => name.length > 1)
     .sort((one, other) => other.length - one.length);
 }

@@ -115,7 +115,10 @@ function facts(image, report) {
     ['Identity', [el('code', {}, foreign(String(report.identity)))]],
   ];
   if (image.parents.length > 0) {
-    rows.push(['Built upon', [image.parents.map((parent) => parent.name).join(', then ')]]);
+    rows.push([
+      'Built upon',
+      image.parents.flatMap((parent, index) => [index > 0 ? ', then ' : '', foreign(parent.name)]),
+    ]);
   }
   return el('dl', {}, ...rows.map(([name, values]) => el('div', {}, el('dt', {}, name), el('dd', {}, ...values))));
 }

@@ -4,6 +4,8 @@ import { displayText } from '../format.js';
 import { CAUSES, ERRORS } from '../words.js';
 import { button, fromTemplate, prose } from './dom.js';
 
+const MAX_DETAIL_CHARS = 1000;
+
 /** @import { EngineError } from '../bridge.js' */
 
 /** Where the words cannot say what is the matter, and the detail does. */
@@ -50,7 +52,7 @@ export function notice(tone, { title, meaning, next }, detail = '', actions = []
     slot(name).hidden = !text;
   }
   slot('more').hidden = detail === '';
-  slot('detail').textContent = detail;
+  slot('detail').textContent = displayText(detail, MAX_DETAIL_CHARS);
   slot('actions').append(...actions);
   slot('actions').hidden = actions.length === 0;
   return root;
@@ -64,5 +66,5 @@ function detailOf({ code, message, site, expected, found }) {
     expected && `expected ${expected}`,
     found && `found ${found}`,
   ];
-  return displayText(`${parts.filter(Boolean).join(' — ')} (${code})`, 1000);
+  return `${parts.filter(Boolean).join(' — ')} (${code})`;
 }

@@ -1,7 +1,7 @@
 /** An image at work: the step, true progress, speed, time left, the live map, and Cancel. */
 
 import { announceProgress } from '../announce.js';
-import { bytes, duration, rate } from '../format.js';
+import { bytes, displayText, duration, rate } from '../format.js';
 import { setTitle } from '../guard.js';
 import { CLOSING_BYTES_PER_SECOND } from '../save.js';
 import { PHASES, STEPS } from '../words.js';
@@ -43,7 +43,7 @@ export function runningView(image, signal) {
  */
 export function progressMeter(slot, name) {
   const bar = /** @type {HTMLProgressElement} */ (slot('bar'));
-  bar.setAttribute('aria-label', `Progress of ${name}`);
+  bar.setAttribute('aria-label', `Progress of ${displayText(name)}`);
   const steps = STEPS.map(({ phase, label }) => ({ phase, item: el('li', {}, label) }));
   slot('steps').append(...steps.map(({ item }) => item));
 

@@ -388,23 +388,29 @@ struct Backwards {
     head: Vec<u8>,
     footer: Footer,
     blocks: u64,
+    entries: u64,
 }
 
 impl Backwards {
     const TABLE: u64 = 1536;
 
     fn new(blocks: u64) -> Self {
+        Self::with_entries(blocks, blocks)
+    }
+
+    /// The entries past those of the blocks are zero: sector 0, and not "not present".
+    fn with_entries(blocks: u64, entries: u64) -> Self {
         let mut footer = footer_of(&valid());
         footer.current_size = (blocks * 512).into();
         let mut header = header_of(&valid());
-        header.max_table_entries = u32::try_from(blocks).unwrap().into();
+        header.max_table_entries = u32::try_from(entries).unwrap().into();
         header.block_size = 512.into();
         let footer = footer.sealed();
-        Self { head: [footer.as_bytes(), header.sealed().as_bytes()].concat(), footer, blocks }
+        Self { head: [footer.as_bytes(), header.sealed().as_bytes()].concat(), footer, blocks, entries }
     }
 
     fn first_block(&self) -> u64 {
-        (Self::TABLE + 4 * self.blocks).next_multiple_of(512)
+        (Self::TABLE + 4 * self.entries).next_multiple_of(512)
     }
 }
 
@@ -440,6 +446,36 @@ fn a_disk_has_so_many_blocks_and_no_more() {
     assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{error}");
     // The largest disk that a VHD holds is within the limit in blocks of 256 KiB.
     assert!((2040u64 << 30).div_ceil(256 << 10) <= limit);
+}
+
+#[test]
+fn a_disk_is_so_large_and_no_larger() {
+    let with_size = |size: u64| refusal(with_footer(|f| f.current_size = size.into()));
+    // The table of this image is too short for either.
+    assert_eq!(with_size(2040 << 30).site().unwrap().structure, "VHD dynamic header");
+    assert_eq!(with_size((2040 << 30) + 512).kind(), ErrorKind::LimitExceeded);
+}
+
+#[test]
+fn blocks_are_so_large_and_no_larger() {
+    let disk = 4 << 30;
+    assert_eq!(open_bytes(dynamic(disk, 1 << 30, &[])).unwrap().block_count(), 4);
+    let larger = with_header(|h| h.block_size = (2u32 << 30).into());
+    refused(larger, ErrorKind::LimitExceeded, "VHD dynamic header", 512 + 32);
+    assert_eq!(open_bytes(dynamic(4096, 512, &[])).unwrap().block_count(), 8);
+    let smaller = with_header(|h| h.block_size = 256.into());
+    refused(smaller, ErrorKind::Corrupt, "VHD dynamic header", 512 + 32);
+}
+
+#[test]
+fn entries_past_the_disk_are_counted_so_far_and_no_further() {
+    let limit = 1 << 23;
+    for (beyond, counted) in [(limit, limit), (limit + 1, limit)] {
+        let file = Backwards::with_entries(4, 4 + beyond);
+        let opened = open(Rc::new(file) as Rc<dyn ReadAt>).unwrap();
+        let warning = opened.warnings.iter().find(|warning| warning.code == "blocks-past-end").unwrap();
+        assert!(warning.message.starts_with(&format!("{counted} blocks")), "{}", warning.message);
+    }
 }
 
 #[test]

@@ -222,6 +222,41 @@ mod tests {
         assert!(link.paths.is_empty());
     }
 
+    /// A locator of a linkage and of further entries, each of a key of its own and a value of so many units.
+    fn with_texts(lengths: &[usize]) -> Result<Locator> {
+        let values =
+            std::iter::once(PARENT.braced().to_string()).chain(lengths.iter().map(|&n| "x".repeat(n)));
+        let mut head = LOCATOR_TYPE_VHDX.to_bytes_le().to_vec();
+        head.extend([0, 0]);
+        head.extend(u16::try_from(lengths.len() + 1).unwrap().to_le_bytes());
+        let mut texts = Vec::new();
+        for (n, value) in values.enumerate() {
+            let key = if n == 0 { PARENT_LINKAGE.to_owned() } else { format!("key of text {n:03}") };
+            assert_eq!(key.len(), 14 + usize::from(n > 0));
+            let at = 20 + 12 * (lengths.len() + 1) + texts.len();
+            let (key, value) = (utf16(&key), utf16(&value));
+            head.extend(u32::try_from(at).unwrap().to_le_bytes());
+            head.extend(u32::try_from(at + key.len()).unwrap().to_le_bytes());
+            head.extend(u16::try_from(key.len()).unwrap().to_le_bytes());
+            head.extend(u16::try_from(value.len()).unwrap().to_le_bytes());
+            texts.extend(key);
+            texts.extend(value);
+        }
+        Locator::parse(&[head, texts].concat(), 0)
+    }
+
+    #[test]
+    fn a_locator_has_so_many_entries_and_so_much_text_and_no_more() {
+        assert!(with_texts(&[1; 255]).is_ok());
+        assert_eq!(with_texts(&[1; 256]).unwrap_err().kind(), ErrorKind::LimitExceeded);
+        // 14 and 38 units of the linkage, 9 keys of 15 units, and the rest.
+        let rest = (512 << 10) / 2 - 14 - 38 - 9 * 15 - 8 * 32_000;
+        let mut lengths = [[32_000; 8].as_slice(), &[rest]].concat();
+        assert!(with_texts(&lengths).is_ok());
+        lengths[8] += 1;
+        assert_eq!(with_texts(&lengths).unwrap_err().kind(), ErrorKind::LimitExceeded);
+    }
+
     #[test]
     fn every_field_is_checked() {
         let image = TestImage::differencing();

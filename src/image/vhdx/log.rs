@@ -267,5 +267,10 @@ mod tests {
         image.open().unwrap();
         image.dirty();
         image.refused(ErrorKind::LimitExceeded, "log that must be replayed is too long");
+        for at in [HEADER_1, HEADER_1 * 2] {
+            image.put32(at + 68, 64 << 20);
+        }
+        image.seal();
+        image.refused(ErrorKind::Corrupt, "no complete sequence");
     }
 }

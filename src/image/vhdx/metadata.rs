@@ -369,6 +369,8 @@ mod tests {
         breaks(&image, "reserved field of the metadata table", |i| i.put16(METADATA + 8, 1));
         breaks(&image, "reserved field of the metadata table", |i| i.put(METADATA + 31, &[1]));
         breaks(&image, "too many entries", |i| i.put16(METADATA + 10, 2048));
+        // So many there may be; those behind the first five are empty here, and name the same item.
+        breaks(&image, "names an item twice", |i| i.put16(METADATA + 10, 2047));
         breaks(&image, "reserved field of a metadata entry", |i| i.put32(fp + 24, 4 | 8));
         breaks(&image, "reserved field of a metadata entry", |i| i.put32(fp + 28, 1));
         breaks(&image, "item is too long", |i| i.put32(fp + 20, (1 << 20) + 1));
@@ -433,6 +435,8 @@ mod tests {
             i.put64(DISK_SIZE, (3 << 20) + 512);
         });
         breaks(&image, "larger than the 64 TiB", |i| i.put64(DISK_SIZE, (64 << 40) + 512));
+        // So large it may be; the table of this image is not.
+        breaks(&image, "BAT", |i| i.put64(DISK_SIZE, 64 << 40));
     }
 
     #[test]
@@ -488,5 +492,8 @@ mod tests {
             image.put16(6 * MB + 10, n as u16 + 6);
         }
         image.refused(ErrorKind::LimitExceeded, "too much metadata");
+        // What the disk itself says takes little: 31 more are within the limit.
+        image.put16(6 * MB + 10, 31 + 5);
+        image.open().unwrap();
     }
 }

@@ -122,6 +122,7 @@ mod tests {
     #[test]
     fn absurd_files_are_refused_before_memory_is_taken() {
         assert_eq!(FileSpace::new(u64::MAX).err().unwrap().kind(), ErrorKind::LimitExceeded);
+        assert_eq!(FileSpace::new(MAX_FILE_SIZE + 1).err().unwrap().kind(), ErrorKind::LimitExceeded);
         assert!(FileSpace::new(MAX_FILE_SIZE).is_ok());
     }
 
