@@ -10,11 +10,17 @@ import { serve } from '../../scripts/lib/server.mjs';
 import * as images from './support/images.mjs';
 import { FLAGS, choose, waitFor, watch } from './support/page.mjs';
 import { chromium, dist, missing, qemuImg, sameDisk } from './support/programs.mjs';
+import { smallDisk } from './support/small-disk.mjs';
 import { openScreen, screenNeeds } from './support/window.mjs';
 
 const needs = missing({ Chromium: chromium, ...screenNeeds });
 
-test('the folder dialog: choose, allow, and the new image is there', { skip: needs, timeout: 90_000 }, async (t) => {
+/**
+ * Chooses an image and saves it to a folder, as a person does; everything is cleared up at the end of the test.
+ * @param {import('node:test').TestContext} t
+ * @param {(folder: string) => Promise<string>} placeIn makes the folder that is picked
+ */
+async function saveByDialog(t, placeIn) {
   const folder = await mkdtemp(join(tmpdir(), 'vhd-compactor-dialog-'));
   const screen = await openScreen();
   const { address, server } = await serve(dist, 0);
@@ -33,9 +39,8 @@ test('the folder dialog: choose, allow, and the new image is there', { skip: nee
   });
 
   const source = join(folder, 'disk.vhd');
-  const place = join(folder, 'new');
   await writeFile(source, images.base());
-  await mkdir(place);
+  const place = await placeIn(folder);
   const page = await browser.newPage();
   const faults = watch(page, address);
   await page.goto(address);
@@ -51,6 +56,14 @@ test('the folder dialog: choose, allow, and the new image is there', { skip: nee
   // The prompt "Let site edit files?" opens with its first button ready.
   await sleep(1500);
   screen.hand('key', 'Tab', 'Return');
+  return { page, source, place, faults };
+}
+
+test('the folder dialog: choose, allow, and the new image is there', { skip: needs, timeout: 90_000 }, async (t) => {
+  const { page, source, place, faults } = await saveByDialog(t, async (folder) => {
+    await mkdir(join(folder, 'new'));
+    return join(folder, 'new');
+  });
   await waitFor(page, 'disk.vhd', 'Saved');
   await page.getByText('Proved to hold the same.').waitFor();
 
@@ -58,3 +71,15 @@ test('the folder dialog: choose, allow, and the new image is there', { skip: nee
   if (qemuImg) sameDisk(source, join(place, 'disk-compacted.vhd'), 'vpc');
   assert.deepEqual(faults, []);
 });
+
+test(
+  'a folder on a disk that is full: it is told, and nothing is left there',
+  { skip: needs || (process.getuid?.() !== 0 && 'needs root for a small disk'), timeout: 90_000 },
+  async (t) => {
+    const { page, place, faults } = await saveByDialog(t, () => smallDisk(t, 2));
+    await waitFor(page, 'disk.vhd', 'Stopped');
+    await page.getByRole('heading', { name: 'There is not enough room for the new image' }).waitFor();
+    assert.deepEqual(await readdir(place), []);
+    assert.deepEqual(faults, []);
+  },
+);

@@ -2,8 +2,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { statSync } from 'node:fs';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -11,6 +10,7 @@ import { writeDynamicVhd } from '../support/vhd.mjs';
 import * as images from './support/images.mjs';
 import { arrived, cardsIn, give, plainWindow, press, until } from './support/plain.mjs';
 import { chromium, missing, qemuImg } from './support/programs.mjs';
+import { smallDisk } from './support/small-disk.mjs';
 import { screenNeeds } from './support/window.mjs';
 
 /** @import { Page } from 'puppeteer-core' */
@@ -96,14 +96,3 @@ test(
     await until(async () => /That file is not what was made/.test(await textOf(page)));
   },
 );
-
-/** A disk of so many MiB in memory. @param {import('node:test').TestContext} t @param {number} mib */
-async function smallDisk(t, mib) {
-  const place = await mkdtemp(join(tmpdir(), 'vhd-compactor-small-'));
-  execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${mib}m`, 'tmpfs', place]);
-  t.after(async () => {
-    execFileSync('umount', ['-l', place]);
-    await rm(place, { recursive: true, force: true });
-  });
-  return place;
-}

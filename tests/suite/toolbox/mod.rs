@@ -227,7 +227,7 @@ pub fn digests(folder: &Path) -> BTreeMap<PathBuf, String> {
 }
 
 pub fn digest_of(bytes: &[u8]) -> String {
-    blake3::hash(bytes).to_string()
+    sha256(&bytes.to_vec())
 }
 
 /// The SHA-256 of everything that `reader` holds.
