@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use crate::units::length;
+use crate::units::{length, sort_ranges};
 
 /// How many ranges one set holds at most: 2²¹ ranges are 32 MiB.
 const MAX_RANGES: usize = 1 << 21;
@@ -27,7 +27,7 @@ impl Extents {
     #[must_use]
     pub fn from_ranges(mut ranges: Vec<Range<u64>>) -> Self {
         ranges.retain(|r| r.start < r.end);
-        ranges.sort_unstable_by_key(|r| r.start);
+        sort_ranges(&mut ranges);
         let mut set = Self::new();
         for range in ranges {
             set.push(range);

@@ -43,6 +43,20 @@ impl fmt::Display for Space {
     }
 }
 
+/// Puts ranges in order, by their starts and then their ends. One place for all: each sort that is compiled costs the
+/// page a kilobyte.
+#[inline(never)]
+pub fn sort_ranges(ranges: &mut [Range<u64>]) {
+    ranges.sort_unstable_by_key(|range| (range.start, range.end));
+}
+
+/// Whether any two of the ranges share a byte.
+#[must_use]
+pub fn overlap(mut ranges: Vec<Range<u64>>) -> bool {
+    sort_ranges(&mut ranges);
+    ranges.windows(2).any(|pair| matches!(pair, [a, b] if b.start < a.end))
+}
+
 /// How far a stepped piece of work has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Progress {

@@ -113,7 +113,9 @@ pub fn parts(plan: &Plan) -> Result<Vec<Part>> {
     // A volume may lie inside of another (logical volumes): the inner one comes first, and has its bytes.
     let volumes = plan.analysis().volumes();
     let mut order: Vec<usize> = (0..volumes.len()).collect();
-    order.sort_by_key(|&at| volumes.get(at).map_or(0, |findings| findings.volume.segments.len()));
+    order.sort_unstable_by_key(|&at| {
+        (volumes.get(at).map_or(0, |findings| findings.volume.segments.len()), at)
+    });
     for at in order {
         let findings = volumes.get(at).ok_or_else(|| Error::internal("a volume went missing"))?;
         parts.volume(at, findings)?;
@@ -125,7 +127,7 @@ pub fn parts(plan: &Plan) -> Result<Vec<Part>> {
         plan.size.checked_sub(payload).ok_or_else(|| Error::internal("a file smaller than its payload"))?;
     parts.push(PartKind::Tables, None, tables);
     let mut found = parts.found;
-    found.sort_by_key(|part| (std::cmp::Reverse(part.bytes), part.kind));
+    found.sort_unstable_by_key(|part| (std::cmp::Reverse(part.bytes), part.kind, part.volume));
     Ok(found)
 }
 

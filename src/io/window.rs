@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::{ReadAt, check_range};
 use crate::error::{Error, Result};
 use crate::extents::Extents;
-use crate::units::{add, index, len64, length};
+use crate::units::{add, index, len64, length, overlap};
 
 /// Where the bytes of a volume lie on its disk: one or more ranges of the disk, in the volume's order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,10 +36,7 @@ impl Segments {
     /// `corrupt` without any, for an empty range, and where they overlap each other; `limit-exceeded` where
     /// their length does not fit 64 bits.
     pub fn new(parts: Vec<Range<u64>>) -> Result<Self> {
-        let mut sorted = parts.clone();
-        sorted.sort_unstable_by_key(|range| range.start);
-        let overlap = sorted.windows(2).any(|pair| matches!(pair, [a, b] if b.start < a.end));
-        if parts.is_empty() || overlap || parts.iter().any(|range| range.start >= range.end) {
+        if parts.is_empty() || overlap(parts.clone()) || parts.iter().any(|range| range.start >= range.end) {
             return Err(Error::new(
                 crate::error::ErrorKind::Corrupt,
                 "the parts of a volume are empty or overlap each other",

@@ -20,7 +20,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::checksum::crc32;
 use crate::error::Result;
 use crate::io::{ReadAt, check_range, read_vec};
-use crate::units::index;
+use crate::units::{index, sort_ranges};
 
 const SIGNATURE: [u8; 8] = *b"EFI PART";
 const REVISION: u32 = 0x0001_0000;
@@ -120,7 +120,7 @@ pub(super) fn read(disk: &dyn ReadAt, sector_size: u64) -> Result<Option<Table>>
     for copy in backup.iter().chain([&copy]) {
         own.extend([copy.own_header(), copy.own_entries(sector_size)]);
     }
-    own.sort_by_key(|sectors| (sectors.start, sectors.end));
+    sort_ranges(&mut own);
     own.dedup();
     let usable = copy.header.first_usable_lba.get()..after(copy.header.last_usable_lba.get());
     Ok(Some(Table { sector_size, partitions: copy.partitions()?, usable, own, copies }))

@@ -30,6 +30,7 @@ use self::mbr::{FirstSector, Slot};
 use self::signature::Claim;
 use crate::error::{Error, Result, Warning};
 use crate::io::{ReadAt, Segments};
+use crate::units::overlap;
 
 /// The code of the warning that a file system lies under a partition table that was written over it.
 pub const LOST_FILE_SYSTEM: &str = "ext-under-partition-table";
@@ -139,7 +140,7 @@ pub fn enumerate(disk: &dyn ReadAt, sector_size: u32) -> Result<VolumeTable> {
             None => volumes.push(volume),
         }
     }
-    volumes.sort_by_key(|volume| volume.segments.start());
+    sort(&mut volumes);
     table.volumes = volumes;
     Ok(table)
 }
@@ -252,9 +253,10 @@ fn from_mbr(disk: &dyn ReadAt, sector_size: u64, slots: &[Slot], claims: &[Claim
 const OVERLAP: &str =
     "Partitions overlap each other or the partition table itself, so it is unclear whose the bytes are.";
 
-fn overlap(mut ranges: Vec<Range<u64>>) -> bool {
-    ranges.sort_by_key(|range| range.start);
-    ranges.windows(2).any(|pair| matches!(pair, [a, b] if b.start < a.end))
+/// Puts volumes in the order of the disk.
+#[inline(never)]
+fn sort(volumes: &mut [Volume]) {
+    volumes.sort_unstable_by_key(|volume| volume.segments.start());
 }
 
 fn mbr_volume(slot: Slot, sector_size: u64) -> Volume {
@@ -400,7 +402,7 @@ impl Layout {
     /// Believes the layout, or distrusts it.
     fn settle(mut self, disk_size: u64, claims: &[Claim]) -> VolumeTable {
         self.clip(disk_size);
-        self.volumes.sort_by_key(|volume| volume.segments.start());
+        sort(&mut self.volumes);
         let volumes = self.volumes.iter().flat_map(|volume| volume.segments.ranges().to_vec());
         if overlap(volumes.chain(self.own).collect()) {
             return distrust(OVERLAP, self.warnings);

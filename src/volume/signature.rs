@@ -81,7 +81,9 @@ pub fn claims(area: &dyn ReadAt) -> Result<Vec<Claim>> {
     let mut found = Vec::new();
     let mut claim = |class, name, offset| {
         if !found.iter().any(|c: &Claim| c.name == name) {
-            found.push(Claim { class, name, offset });
+            // Behind those of its class.
+            let place = found.partition_point(|c| c.class <= class);
+            found.insert(place, Claim { class, name, offset });
         }
     };
     for &(class, name, offset, magic) in FIXED {
@@ -94,7 +96,6 @@ pub fn claims(area: &dyn ReadAt) -> Result<Vec<Claim>> {
             claim(*class, *name, offset);
         }
     }
-    found.sort_by_key(|c| c.class);
     Ok(found)
 }
 

@@ -65,7 +65,7 @@ export function resultView(image, signal) {
         },
       ]),
     ),
-    proof(report),
+    proof(report, outcome.blob === null),
     ...oddities(image, report),
     whereItIs(image, outcome),
     whatWent(image, report),
@@ -105,8 +105,11 @@ function oddities(image, report) {
     .map(({ message }) => notice('warn', { title: 'Good to know', meaning: message }));
 }
 
-/** @param {CompactReport} report */
-function proof({ verified, verification }) {
+/**
+ * @param {CompactReport} report
+ * @param {boolean} isRead whether the saved file itself was read, and not only what is handed to the browser
+ */
+function proof({ verified, verification }, isRead) {
   if (!verified || !verification) {
     return notice('warn', {
       title: 'Not compared',
@@ -118,9 +121,11 @@ function proof({ verified, verification }) {
     'div',
     { class: 'proof' },
     icon('check'),
-    el('p', {}, el('strong', {}, 'Proved to hold the same. '), proofLine(verification)),
+    el('p', {}, el('strong', {}, 'Proved to hold the same. '), isRead ? READ_BACK : '', proofLine(verification)),
   );
 }
+
+const READ_BACK = 'The saved file was read back from its first byte to its last, and is what was to be written. ';
 
 /** @param {NonNullable<CompactReport['verification']>} verification */
 function proofLine({ tracedBytes, comparedBytes, zeroBytes, skippedFreeBytes }) {

@@ -15,7 +15,7 @@ use super::superblock::Superblock;
 use crate::error::Error;
 use crate::fs::Stop;
 use crate::io::ReadAt;
-use crate::units::mul;
+use crate::units::{mul, sort_ranges};
 
 /// The inode table of a group.
 #[derive(Debug, Clone, Copy)]
@@ -62,7 +62,7 @@ impl Metadata {
             tables.push(Table { start: inode_table.start, bitmap: inode_bitmap, inodes });
             Ok(())
         })?;
-        ranges.sort_unstable_by_key(|range| range.start);
+        sort_ranges(&mut ranges);
         for pair in ranges.windows(2) {
             if let [before, after] = pair
                 && before.end > after.start

@@ -245,7 +245,7 @@ impl<'v> Reader<'v> {
             let (created, sequence) = (entry.created.get(), entry.sequence.get());
             snapshots.push(Snapshot { created, sequence, store: store.clone() });
         }
-        snapshots.sort_by_key(|snapshot| snapshot.created);
+        snapshots.sort_unstable_by_key(|snapshot| snapshot.created);
         let ordered = snapshots.is_sorted_by(|a, b| a.created < b.created && a.sequence < b.sequence);
         if !ordered {
             return Err(Doubt("the age of the snapshots is contradictory".into()));

@@ -13,7 +13,7 @@ use std::ops::Range;
 
 use super::Refusal;
 use super::text::{Section, Value};
-use crate::units::{add, length, mul};
+use crate::units::{add, length, mul, overlap};
 
 const SECTOR: u64 = 512;
 /// How many ranges a striped volume may have on the disk: 16 MiB of them.
@@ -99,9 +99,7 @@ impl Group {
 
     /// No extent may belong to two volumes, or to one twice.
     fn require_disjoint(&self) -> Result<(), Refusal> {
-        let mut all: Vec<_> = self.volumes.iter().flat_map(|volume| volume.ranges.iter().cloned()).collect();
-        all.sort_by_key(|range| range.start);
-        if all.windows(2).any(|pair| matches!(pair, [a, b] if b.start < a.end)) {
+        if overlap(self.volumes.iter().flat_map(|volume| volume.ranges.iter().cloned()).collect()) {
             return Err(Refusal::broken("two logical volumes have the same extent"));
         }
         Ok(())
