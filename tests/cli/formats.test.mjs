@@ -102,10 +102,7 @@ test('the page takes, names and offers the formats of the table', async () => {
 
   const choices = variants(await inspect(image), { mode: 'full' }, false);
   const offered = Object.keys(choices).filter((key) => key.startsWith('format:'));
-  assert.deepEqual(
-    offered,
-    names.map((name) => `format:${name}`),
-  );
+  assert.deepEqual(sorted(offered), sorted(names.map((name) => `format:${name}`)));
 });
 
 test('what a report says of children is the sentence of the table', async () => {
