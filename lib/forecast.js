@@ -59,13 +59,13 @@ export class Forecast {
    * @param {number} total bytes; 0 while they are not known
    */
   enter(phase, total) {
+    this.#learn();
     // Phases are entered in their order: what was expected of those before it is over.
     for (const before of [...this.#expected.keys()]) {
       if (before === phase) break;
       if (this.#expected.has(phase)) this.#expected.delete(before);
     }
     this.#expected.delete(this.#phase);
-    this.#learn();
     if (phase === 'done') this.#expected.clear();
     this.#phase = phase;
     this.#total = total || (this.#expected.get(phase)?.bytes ?? 0);
@@ -98,7 +98,12 @@ export class Forecast {
 
   #learn() {
     const seconds = (this.#now() - this.#enteredAt) / 1000;
-    if (this.#done > 0 && seconds >= WORTH_KNOWING) this.#measured[this.#phase] = this.#done / seconds;
+    const prior = this.#expected.get(this.#phase);
+    // That it took next to nothing is worth knowing, too, where it was expected to take long.
+    const foreseen = prior ? prior.bytes / prior.rate : 0;
+    if (this.#done > 0 && Math.max(seconds, foreseen) >= WORTH_KNOWING) {
+      this.#measured[this.#phase] = this.#done / Math.max(seconds, 0.01);
+    }
   }
 
   /** Bytes a second in this phase, lately. */
