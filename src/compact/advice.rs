@@ -183,38 +183,20 @@ fn held(plan: &Plan, findings: &VolumeFindings) -> (String, Vec<&'static str>) {
 fn behind_end(findings: &VolumeFindings) -> (String, Vec<&'static str>) {
     let what = "It lies behind the end of the file system, which is shorter than the place it is in: left from before it \
                 was made or became smaller. No file of it is there, and what is zero goes.";
-    match findings.detected.name {
+    let (how, command) = match findings.detected.name {
         // e2fsprogs, resize2fs(8): without a size the file system grows to its partition.
-        "ext2" | "ext3" | "ext4" => (
-            format!(
-                "{what} If the file system grows over it in the guest, it counts as free, and goes next time."
-            ),
-            vec!["sudo resize2fs /dev/sdX9"],
-        ),
+        "ext2" | "ext3" | "ext4" => ("in the guest", "sudo resize2fs /dev/sdX9"),
         // xfsprogs, xfs_growfs(8).
-        "XFS" => (
-            format!(
-                "{what} If the file system grows over it in the guest, it counts as free, and goes next time."
-            ),
-            vec!["sudo xfs_growfs /"],
-        ),
+        "XFS" => ("in the guest", "sudo xfs_growfs /"),
         // btrfs-progs, btrfs-filesystem(8).
-        "Btrfs" => (
-            format!(
-                "{what} If the file system grows over it in the guest, it counts as free, and goes next time."
-            ),
-            vec!["sudo btrfs filesystem resize max /"],
-        ),
+        "Btrfs" => ("in the guest", "sudo btrfs filesystem resize max /"),
         // Microsoft Learn, diskpart "extend filesystem".
-        "NTFS" => (
-            format!(
-                "{what} If the file system grows over it in Windows (diskpart: select the volume, then this), it counts \
-                 as free, and goes next time."
-            ),
-            vec!["extend filesystem"],
-        ),
-        _ => (what.into(), Vec::new()),
-    }
+        "NTFS" => ("in Windows (diskpart: select the volume, then this)", "extend filesystem"),
+        _ => return (what.into(), Vec::new()),
+    };
+    let message =
+        format!("{what} If the file system grows over it {how}, it counts as free, and goes next time.");
+    (message, vec![command])
 }
 
 fn declined(plan: &Plan, findings: &VolumeFindings, decline: &Decline) -> (String, Vec<&'static str>) {
@@ -257,11 +239,10 @@ fn has_lost_file_system(plan: &Plan) -> bool {
 /// The volume at the beginning of a sentence.
 fn title(findings: &VolumeFindings) -> String {
     let name = findings.detected.name;
-    let place = findings.volume.place();
-    let place = place.strip_prefix(|first: char| first.is_ascii_lowercase()).map_or(place.clone(), |rest| {
-        let first = place.chars().next().unwrap_or_default().to_ascii_uppercase();
-        format!("{first}{rest}")
-    });
+    let mut place = findings.volume.place();
+    if let Some(first) = place.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
     match &findings.detected.label {
         Some(label) => format!("{place} ({name}, “{}”)", label.escape_debug()),
         None => format!("{place} ({name})"),

@@ -23,6 +23,8 @@ mod nested;
 mod ntfs;
 mod structures;
 mod swap;
+#[cfg(test)]
+mod testing;
 pub mod witness;
 mod xfs;
 

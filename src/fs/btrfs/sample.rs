@@ -14,7 +14,7 @@ use std::ops::Range;
 
 use super::probe;
 use crate::checksum::crc32c;
-use crate::fs::{Context, Decline, Detected, FreeMap, Mapping};
+use crate::fs::{Context, Decline, Detected, FreeMap};
 
 pub(super) const NODE: usize = 4096;
 const MIB: usize = 1 << 20;
@@ -370,17 +370,11 @@ impl Sample {
     }
 
     pub(super) fn mapped(&self) -> FreeMap {
-        match self.detect().mapping {
-            Mapping::Mapped(map) => map,
-            Mapping::Declined(decline) => panic!("{decline:?}"),
-        }
+        self.detect().into_map()
     }
 
     pub(super) fn declined(&self) -> Decline {
-        match self.detect().mapping {
-            Mapping::Declined(decline) => decline,
-            Mapping::Mapped(_) => panic!("mapped"),
-        }
+        self.detect().into_decline()
     }
 }
 

@@ -9,7 +9,7 @@ const CONTEXT: Context = Context { sector_size: 512 };
 /// The volume is declined for a contradiction, in these words.
 #[track_caller]
 pub(super) fn contradicts(sample: &Sample, what: &str) {
-    declines(sample, DeclineReason::Inconsistent, what);
+    sample.declined().is_for(DeclineReason::Inconsistent, what);
 }
 
 #[track_caller]
@@ -19,9 +19,7 @@ pub(super) fn unknown(sample: &Sample, what: &str) {
 
 #[track_caller]
 fn declines(sample: &Sample, reason: DeclineReason, what: &str) {
-    let decline = sample.declined();
-    assert_eq!(decline.reason, reason, "{decline:?}");
-    assert!(decline.detail.contains(what) && decline.site.is_some(), "{decline:?}");
+    sample.declined().is_for(reason, what);
 }
 
 #[test]

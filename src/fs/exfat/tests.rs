@@ -14,13 +14,9 @@ fn detect(made: &Made) -> Detected {
 }
 
 fn declined(made: &Made) -> (DeclineReason, String) {
-    match detect(made).mapping {
-        Mapping::Mapped(_) => panic!("mapped"),
-        Mapping::Declined(decline) => {
-            assert!(decline.site.is_some());
-            (decline.reason, decline.detail)
-        }
-    }
+    let decline = detect(made).into_decline();
+    assert!(decline.site.is_some());
+    (decline.reason, decline.detail)
 }
 
 /// Breaks a fresh volume and expects it to be declined with a word of the reason.

@@ -148,10 +148,10 @@ mod tests {
     use super::*;
     use crate::fs::DeclineReason::{ErrorState, Inconsistent, JournalPending, UnknownFeature};
     use crate::fs::ext::checksum;
+    use crate::fs::ext::raw_superblock;
     use crate::fs::ext::sample::{
         BLOCK, DESCRIPTORS, FREE, JOURNAL, Log, Protection as Kind, SUPERBLOCK, Sample, sample_free,
     };
-
     use crate::io::read_vec;
 
     const KINDS: [Kind; 4] = [Kind::None, Kind::V1, Kind::V2, Kind::V3];
@@ -266,7 +266,7 @@ mod tests {
         let mut log = Log::new(Kind::V3);
         log.write(&[(100, block.clone()), (101, vec![7; BLOCK])]).commit();
         let sample = Sample::in_use(&log);
-        let raw = crate::fs::ext::raw_superblock::read(&sample.bytes).unwrap();
+        let raw = raw_superblock::read(&sample.bytes).unwrap();
         let parsed = Superblock::parse(&raw, sample.bytes.size()).unwrap();
         let replay = open(&sample.bytes, &parsed).unwrap().replay().unwrap().unwrap();
         assert_eq!(read_vec(&replay.volume, 100 * 1024, BLOCK).unwrap(), block);

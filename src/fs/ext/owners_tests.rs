@@ -45,9 +45,7 @@ fn testimony(sample: &Sample) -> Testimony {
 #[track_caller]
 fn declined(sample: &Sample, what: &str) -> Decline {
     let decline = sample.declined();
-    assert_eq!(decline.reason, DeclineReason::Inconsistent, "{decline:?}");
-    assert!(decline.detail.contains(what), "{decline:?}");
-    assert!(decline.site.is_some(), "{decline:?}");
+    decline.is_for(DeclineReason::Inconsistent, what);
     decline
 }
 

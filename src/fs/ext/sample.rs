@@ -9,7 +9,7 @@
 
 use crate::fs::ext::checksum::{START, crc16, crc32_be, crc32c};
 use crate::fs::ext::probe;
-use crate::fs::{Context, Decline, Detected, FreeMap, Mapping};
+use crate::fs::{Context, Decline, Detected, FreeMap};
 
 pub(super) const BLOCK: usize = 1024;
 pub(super) const BLOCKS: u64 = 1 + 2 * 2048 + 500;
@@ -237,10 +237,7 @@ impl Sample {
 
     #[track_caller]
     pub(super) fn mapped(&self) -> FreeMap {
-        match self.detect().mapping {
-            Mapping::Mapped(map) => map,
-            Mapping::Declined(decline) => panic!("declined: {decline:?}"),
-        }
+        self.detect().into_map()
     }
 
     pub(super) fn copy(&self) -> Self {
@@ -249,10 +246,7 @@ impl Sample {
 
     #[track_caller]
     pub(super) fn declined(&self) -> Decline {
-        match self.detect().mapping {
-            Mapping::Declined(decline) => decline,
-            Mapping::Mapped(map) => panic!("mapped: {map:?}"),
-        }
+        self.detect().into_decline()
     }
 }
 

@@ -16,17 +16,12 @@ fn detect(made: &Made) -> Detected {
 }
 
 fn map_of(made: &Made) -> FreeMap {
-    match detect(made).mapping {
-        Mapping::Mapped(map) => map,
-        Mapping::Declined(decline) => panic!("{decline:?}"),
-    }
+    detect(made).into_map()
 }
 
 fn declined(made: &Made) -> (DeclineReason, String) {
-    match detect(made).mapping {
-        Mapping::Mapped(_) => panic!("mapped"),
-        Mapping::Declined(decline) => (decline.reason, decline.detail),
-    }
+    let decline = detect(made).into_decline();
+    (decline.reason, decline.detail)
 }
 
 /// Breaks a fresh volume and expects it to be declined with a word of the reason.

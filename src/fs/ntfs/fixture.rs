@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use super::probe;
 use super::record::kind;
-use crate::fs::{Context, Decline, DeclineReason, Detected, FreeMap, Mapping, Request};
+use crate::fs::{Context, Decline, DeclineReason, Detected, FreeMap, Request};
 
 pub(super) const CLUSTER: usize = 4096;
 pub(super) const CLUSTERS: u64 = 100;
@@ -364,17 +364,11 @@ pub(super) fn detect(volume: &[u8]) -> Detected {
 }
 
 pub(super) fn mapped(volume: &[u8]) -> FreeMap {
-    match detect(volume).mapping {
-        Mapping::Mapped(map) => map,
-        Mapping::Declined(decline) => panic!("declined: {decline:?}"),
-    }
+    detect(volume).into_map()
 }
 
 pub(super) fn declined(volume: &[u8]) -> Decline {
-    match detect(volume).mapping {
-        Mapping::Mapped(map) => panic!("mapped: {map:?}"),
-        Mapping::Declined(decline) => decline,
-    }
+    detect(volume).into_decline()
 }
 
 /// The volume with one change.

@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use super::probe;
 use crate::checksum::{crc32c, crc32c_append};
-use crate::fs::{Context, Decline, Detected, FreeMap, Mapping};
+use crate::fs::{Context, Decline, Detected, FreeMap};
 
 pub(super) const BLOCK: usize = 1024;
 pub(super) const GROUP: usize = 256 * BLOCK;
@@ -490,17 +490,11 @@ impl Sample {
 
     #[track_caller]
     pub(super) fn mapped(&self) -> FreeMap {
-        match self.detect().mapping {
-            Mapping::Mapped(map) => map,
-            Mapping::Declined(decline) => panic!("{decline:?}"),
-        }
+        self.detect().into_map()
     }
 
     #[track_caller]
     pub(super) fn declined(&self) -> Decline {
-        match self.detect().mapping {
-            Mapping::Mapped(_) => panic!("mapped"),
-            Mapping::Declined(decline) => decline,
-        }
+        self.detect().into_decline()
     }
 }

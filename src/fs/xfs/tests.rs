@@ -7,16 +7,12 @@ use proptest::prelude::*;
 /// The volume is declined for a contradiction, in these words.
 #[track_caller]
 fn contradicts(sample: &Sample, what: &str) {
-    let decline = sample.declined();
-    assert_eq!(decline.reason, DeclineReason::Inconsistent, "{decline:?}");
-    assert!(decline.detail.contains(what) && decline.site.is_some(), "{decline:?}");
+    sample.declined().is_for(DeclineReason::Inconsistent, what);
 }
 
 #[track_caller]
 fn declines(sample: &Sample, reason: DeclineReason, what: &str) {
-    let decline = sample.declined();
-    assert_eq!(decline.reason, reason, "{decline:?}");
-    assert!(decline.detail.contains(what) && decline.site.is_some(), "{decline:?}");
+    sample.declined().is_for(reason, what);
 }
 
 #[test]

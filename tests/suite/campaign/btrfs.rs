@@ -10,10 +10,10 @@ use std::path::Path;
 
 use super::damage::{Aged, bytes, container_block, flips, piece, put, stale, torn};
 use super::history::{add_late_files, delete_every_third, grow_old, write_files};
-use super::readers::{Files, mounted};
+use super::readers::{Files, linux};
 use super::{Kind, Patch, Subject, campaign};
 use crate::toolbox::btrfs::{Block, Item, SUPERBLOCK, items, mkfs, put_checksum, put_items, tree_blocks};
-use crate::toolbox::{MIB, Random, command, run, text};
+use crate::toolbox::{MIB, Random, run, text};
 
 const SECTOR: u64 = 512;
 /// Trees by number: extents, checksums; those that tell of space in other ways: chunks, devices, free space.
@@ -362,11 +362,7 @@ impl Subject for Btrfs {
     }
 
     fn read(&self, image: &Path) -> Files {
-        mounted("Linux", image, |image, folder| {
-            let options = "loop,ro,rescue=nologreplay";
-            let arguments = ["20", "mount", "-t", "btrfs", "-o", options, text(image), text(folder)];
-            command("timeout").args(arguments).output().unwrap().status.success()
-        })
+        linux(image, "btrfs", "loop,ro,rescue=nologreplay")
     }
 }
 

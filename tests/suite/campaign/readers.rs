@@ -53,6 +53,14 @@ pub fn mounted(driver: &str, image: &Path, mount: impl FnOnce(&Path, &Path) -> b
     files
 }
 
+/// The files that the kernel's driver of a file system reads, mounted with these options.
+pub fn linux(image: &Path, file_system: &str, options: &str) -> Files {
+    mounted("Linux", image, |image, folder| {
+        let arguments = [SECONDS, "mount", "-t", file_system, "-o", options, text(image), text(folder)];
+        command("timeout").args(arguments).output().unwrap().status.success()
+    })
+}
+
 /// The files that ntfs-3g reads.
 pub fn ntfs_3g(image: &Path) -> Files {
     mounted("ntfs-3g", image, |image, folder| {

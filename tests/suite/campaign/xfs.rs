@@ -11,10 +11,10 @@ use super::damage::{
     Aged, bytes, container_block, flips, lost_write, misplaced, piece, put, stale, torn, zeroed,
 };
 use super::history::{add_late_files, delete_every_third, grow_old, write_files};
-use super::readers::{Files, mounted};
+use super::readers::{Files, linux};
 use super::{Kind, Patch, Subject, campaign};
 use crate::toolbox::xfs::mkfs;
-use crate::toolbox::{MIB, Random, command, crc32c, text};
+use crate::toolbox::{MIB, Random, crc32c};
 
 const SECTOR: u64 = 512;
 
@@ -202,11 +202,7 @@ impl Subject for Xfs {
     }
 
     fn read(&self, image: &Path) -> Files {
-        mounted("Linux", image, |image, folder| {
-            let options = "loop,ro,norecovery,nouuid";
-            let arguments = ["20", "mount", "-t", "xfs", "-o", options, text(image), text(folder)];
-            command("timeout").args(arguments).output().unwrap().status.success()
-        })
+        linux(image, "xfs", "loop,ro,norecovery,nouuid")
     }
 }
 

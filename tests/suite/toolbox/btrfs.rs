@@ -5,12 +5,9 @@ use std::ops::Range;
 use std::path::Path;
 
 use vhd_compactor::extents::Extents;
-use vhd_compactor::fs::Hearing;
 
 use super::ext::make_files;
-use super::{
-    MIB, Random, crc32c, look, mapped, noise, read_at, run, sparse, stdout, text, try_run, write_at,
-};
+use super::{MIB, Random, crc32c, equals_map, noise, read_at, run, sparse, stdout, text, try_run, write_at};
 
 pub const TOOLS: [&str; 2] = ["mkfs.btrfs", "btrfs"];
 pub const SUPERBLOCK: u64 = 64 << 10;
@@ -187,13 +184,7 @@ pub fn put_checksum(block: &mut [u8]) {
 /// Asserts that our map is the one of btrfs-progs, to the byte, and that its owners agree.
 #[track_caller]
 pub fn equals_dump_tree(path: &Path, what: &str) {
-    let map = mapped(path);
-    assert_eq!(map.free.ranges(), free_by_dump_tree(path).ranges(), "{what}");
-    assert_eq!(map.free_bytes, map.free.total(), "{what}");
-    assert!(map.on_request.is_empty());
-    let Hearing::Agrees(testimony) = look(path).hearing else { panic!("{what}: not heard") };
-    // Shared extents are owned several times.
-    assert!(testimony.owned_bytes >= map.used_bytes, "{what}: {testimony:?}, used {}", map.used_bytes);
+    equals_map(path, &free_by_dump_tree(path), what);
 }
 
 /// Whether btrfs check finds nothing to do, checksums of all data included.

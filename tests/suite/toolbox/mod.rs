@@ -11,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 use sha2::{Digest, Sha256};
 use vhd_compactor::Result;
 use vhd_compactor::extents::Extents;
-use vhd_compactor::fs::{Context, Decline, Detected, FreeMap, Mapping, detect};
+use vhd_compactor::fs::{Context, Decline, Detected, FreeMap, Hearing, Mapping, detect};
 use vhd_compactor::io::{NativeFile, ReadAt, Segments, Window};
 use vhd_compactor::volume::{VolumeTable, enumerate};
 
@@ -227,7 +227,11 @@ pub fn digests(folder: &Path) -> BTreeMap<PathBuf, String> {
 }
 
 pub fn digest_of(bytes: &[u8]) -> String {
-    sha256(&bytes.to_vec())
+    in_hex(&Sha256::digest(bytes))
+}
+
+fn in_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The SHA-256 of everything that `reader` holds.
@@ -241,7 +245,7 @@ pub fn sha256(reader: &dyn ReadAt) -> String {
         hash.update(&buf[..len]);
         at += len as u64;
     }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    in_hex(&hash.finalize())
 }
 
 /// The volumes of a raw disk.
@@ -268,6 +272,18 @@ pub fn mapped(volume: &Path) -> FreeMap {
         Mapping::Mapped(map) => map,
         Mapping::Declined(decline) => panic!("{}: {decline:?}", volume.display()),
     }
+}
+
+/// Asserts that our map of a volume whose files may share space is a stranger's, to the byte, and that its owners agree.
+#[track_caller]
+pub fn equals_map(volume: &Path, free: &Extents, what: &str) {
+    let map = mapped(volume);
+    assert_eq!(map.free.ranges(), free.ranges(), "{what}");
+    assert_eq!(map.free_bytes, map.free.total(), "{what}");
+    assert!(map.on_request.is_empty());
+    let Hearing::Agrees(testimony) = look(volume).hearing else { panic!("{what}: not heard") };
+    // Shared extents are owned several times.
+    assert!(testimony.owned_bytes >= map.used_bytes, "{what}: {testimony:?}, used {}", map.used_bytes);
 }
 
 /// Why a volume is declined.

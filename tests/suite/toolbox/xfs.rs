@@ -6,9 +6,8 @@ use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 
 use vhd_compactor::extents::Extents;
-use vhd_compactor::fs::Hearing;
 
-use super::{Random, have, look, mapped, noise, run, sparse, stdout, text, try_run};
+use super::{Random, equals_map, have, noise, run, sparse, stdout, text, try_run};
 
 pub const TOOLS: [&str; 3] = ["mkfs.xfs", "xfs_db", "xfs_repair"];
 
@@ -86,15 +85,7 @@ pub fn free_by_xfs_db(path: &Path) -> Extents {
 /// Asserts that our map is the one of xfs_db, to the byte, and that its owners agree.
 #[track_caller]
 pub fn equals_xfs_db(path: &Path, what: &str) {
-    let map = mapped(path);
-    assert_eq!(map.free.ranges(), free_by_xfs_db(path).ranges(), "{what}");
-    assert_eq!(map.free_bytes, map.free.total(), "{what}");
-    assert!(map.on_request.is_empty());
-    let volume = vhd_compactor::io::NativeFile::open(path).unwrap();
-    let heard = look(path).heard(&volume);
-    let Hearing::Agrees(testimony) = heard.hearing else { panic!("{what}: {:?}", heard.mapping) };
-    // Shared extents are owned several times.
-    assert!(testimony.owned_bytes >= map.used_bytes, "{what}");
+    equals_map(path, &free_by_xfs_db(path), what);
 }
 
 /// Whether xfs_repair finds nothing to do.
