@@ -110,7 +110,7 @@ function partRows(/** @type {EstimateReport | null} */ estimate) {
   return (estimate?.parts ?? []).map(({ label, bytes: count, place, fileSystem, mayBeZero }) => [
     bytes(count),
     label,
-    [place ?? '', fileSystem === 'unknown' ? '' : (fileSystem ?? '')].filter(Boolean).join(', '),
+    [place, fileSystem === 'unknown' ? null : fileSystem].filter(Boolean).join(', '),
     mayBeZero ? 'goes where it is zero' : '',
   ]);
 }

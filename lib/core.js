@@ -147,7 +147,7 @@ export class OpenImage {
     // How large it gets is known roughly by now, and exactly once everything was looked at.
     const { outputSize } = this.estimate(options);
     const looked = options.mode === 'quick' ? 0 : outputSize;
-    const rates = { ...RATES, ...sink.rates };
+    const rates = ratesOf(sink);
     control.expect([
       ...(this.#checked ? [] : [expected('check', CHECKED_BYTES, rates.check)]),
       expected('scan', looked, rates.scan),
@@ -220,6 +220,9 @@ export class OpenImage {
   }
 }
 
+/** What is known of each phase: by the sink, or else in general. @param {Sink} sink */
+const ratesOf = (sink) => ({ ...RATES, ...sink.rates });
+
 /**
  * What saving takes by this sink, in the order in which it goes.
  *
@@ -229,7 +232,7 @@ export class OpenImage {
  * @returns {[import('./types.js').JobPhase, import('./forecast.js').Expected][]}
  */
 function savingOf(sink, size, verify) {
-  const rates = { ...RATES, ...sink.rates };
+  const rates = ratesOf(sink);
   const proof = verify ? [expected('verify', size, rates.verify)] : [];
   const finish = expected('finish', size, rates.finish);
   return [expected('write', size, rates.write), ...(sink.isSavedFirst ? [finish, ...proof] : [...proof, finish])];

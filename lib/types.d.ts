@@ -108,7 +108,8 @@ export interface Sink {
   /** What was written, to be verified: called after the last `write`, or after `commit`. Null where it cannot be read. */
   readBack(): Promise<ImageSource | null>;
   /**
-   * Reads all of it back, and throws where it is not what was written; called after `readBack`. `tell` is called with the bytes done, and throws where the job was cancelled.
+   * Reads all of it back, and throws where it is not what was written; called after `readBack`. `tell` is called with
+   * the bytes done, and throws where the job was cancelled.
    */
   compare?(tell: (done: number) => Promise<void>): Promise<void>;
 }

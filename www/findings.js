@@ -4,7 +4,8 @@
  * times and by the options; the engine checks again that they fit, and uses nothing else.
  */
 
-import { createStore, del, entries, get, set } from 'idb-keyval';
+import { del, entries, get, set } from 'idb-keyval';
+import { lazyStore } from './store.js';
 
 /** @import { Findings, ImageSource } from '../lib/types.js' */
 /** @import { Choices } from './types.js' */
@@ -14,9 +15,7 @@ const MOST = 20;
 
 /** @typedef {{ at: number, bytes: Uint8Array }} Kept */
 
-/** @type {import('idb-keyval').UseStore | undefined} */
-let opened;
-const store = () => (opened ??= createStore('vhd-compactor', 'findings'));
+const store = lazyStore('vhd-compactor', 'findings');
 
 /**
  * @param {ImageSource[]} sources

@@ -3,14 +3,13 @@
  * the beginning of the next run. Bytes a second of each phase, and nothing of any file.
  */
 
-import { createStore, get, set } from 'idb-keyval';
+import { get, set } from 'idb-keyval';
+import { lazyStore } from './store.js';
 
 /** @import { JobPhase } from '../lib/types.js' */
 /** @typedef {Partial<Record<JobPhase, number>>} Rates */
 
-/** @type {import('idb-keyval').UseStore | undefined} */
-let opened;
-const store = () => (opened ??= createStore('vhd-compactor-pace', 'rates'));
+const store = lazyStore('vhd-compactor-pace', 'rates');
 
 /**
  * @param {string} way of saving

@@ -4,20 +4,17 @@
  * asks the person again before the page may read.
  */
 
-import { createStore, del, entries, set } from 'idb-keyval';
+import { del, entries, set } from 'idb-keyval';
+import { MAX_AGE_MS, lazyStore } from './store.js';
 
 /** @import { Picked } from './types.js' */
 
-/** Cards of a session long gone are of no use to anyone. */
-const MAX_AGE_MS = 7 * 24 * 3600 * 1000;
 /** One session is one tab: each finds its own cards. */
 const SESSION = 'vhd-compactor-session';
 
 /** @typedef {{ handle: FileSystemFileHandle, at: number }} Kept */
 
-/** @type {import('idb-keyval').UseStore | undefined} */
-let opened;
-const store = () => (opened ??= createStore('vhd-compactor-cards', 'handles'));
+const store = lazyStore('vhd-compactor-cards', 'handles');
 
 /** @param {string} name */
 const key = (name) => `${session()} ${name}`;

@@ -110,23 +110,12 @@ async function removeWhenReleased(folder, name) {
  * @returns {Promise<Target>}
  */
 export async function downloadTarget(name, size) {
+  const target = { name, place: null, folder: null };
   if (downloadCosts(size) !== 'storage') {
-    return {
-      destination: { kind: 'download', name },
-      name,
-      place: null,
-      folder: null,
-      discard: () => Promise.resolve(),
-    };
+    return { ...target, destination: { kind: 'download', name }, discard: () => Promise.resolve() };
   }
   const held = await holdStagedName();
-  return {
-    destination: { kind: 'staged', name, stagedName: held.name },
-    name,
-    place: null,
-    folder: null,
-    discard: held.release,
-  };
+  return { ...target, destination: { kind: 'staged', name, stagedName: held.name }, discard: held.release };
 }
 
 /** Below this the memory of a composed download does not matter. */

@@ -4,8 +4,9 @@
  * from one that nobody will finish.
  */
 
-import { createStore, del, entries, set } from 'idb-keyval';
+import { del, entries, set } from 'idb-keyval';
 import { holdLock } from './locks.js';
+import { MAX_AGE_MS, lazyStore } from './store.js';
 
 /**
  * @typedef {object} Unfinished
@@ -16,13 +17,9 @@ import { holdLock } from './locks.js';
  */
 /** @typedef {'gone' | 'empty' | 'there' | 'unknown'} Left what is left in the folder */
 
-/** What was cut short long ago is of no use to anyone. */
-const MAX_AGE_MS = 7 * 24 * 3600 * 1000;
 const LOCK = 'vhd-compactor-unfinished-';
 
-/** @type {import('idb-keyval').UseStore | undefined} */
-let opened;
-const store = () => (opened ??= createStore('vhd-compactor-runs', 'unfinished'));
+const store = lazyStore('vhd-compactor-runs', 'unfinished');
 
 /**
  * Notes a run. What comes back is called once it is over.

@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import * as images from './support/images.mjs';
+import { fetchOut, listing, ownFolder } from './support/own-folder.mjs';
 import { cardOf, choose, drop, pageSuite, waitFor } from './support/page.mjs';
 import { chromium, missing, qemuImg, sameDisk } from './support/programs.mjs';
 
@@ -13,37 +14,6 @@ import { chromium, missing, qemuImg, sameDisk } from './support/programs.mjs';
 const suite = pageSuite();
 const needs = missing({ Chromium: chromium });
 const MIB = 1024 * 1024;
-
-const ownFolder = () => {
-  window.showDirectoryPicker = async () =>
-    (await navigator.storage.getDirectory()).getDirectoryHandle('new-images', { create: true });
-};
-
-/** Name and size of what lies in the folder. @param {Page} page @returns {Promise<Record<string, number>>} */
-const listing = (page) =>
-  page.evaluate(async () => {
-    const folder = await (await navigator.storage.getDirectory()).getDirectoryHandle('new-images', { create: true });
-    /** @type {Record<string, number>} */
-    const files = {};
-    for await (const [name, handle] of folder.entries()) {
-      files[name] = (await /** @type {FileSystemFileHandle} */ (handle).getFile()).size;
-    }
-    return files;
-  });
-
-/** The bytes of the folder's file, onto this machine's disk. @param {Page} page @param {string} name @param {string} to */
-async function fetchOut(page, name, to) {
-  const arriving = page.waitForEvent('download');
-  await page.evaluate(async (wanted) => {
-    const folder = await (await navigator.storage.getDirectory()).getDirectoryHandle('new-images');
-    const link = document.createElement('a');
-    link.href = URL.createObjectURL(await (await folder.getFileHandle(wanted)).getFile());
-    link.download = wanted;
-    link.click();
-  }, name);
-  await (await arriving).saveAs(to);
-  return to;
-}
 
 /** Two visits of one person: the first starts a run and ends in that phase, or in whatever comes after it on a fast machine. */
 async function closedIn(

@@ -5,6 +5,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import * as images from './support/images.mjs';
+import { fetchOut, listing, ownFolder } from './support/own-folder.mjs';
 import { cardOf, choose, pageSuite, waitFor } from './support/page.mjs';
 import { chromium, missing, qemuImg, sameDisk } from './support/programs.mjs';
 
@@ -12,39 +13,6 @@ import { chromium, missing, qemuImg, sameDisk } from './support/programs.mjs';
 
 const suite = pageSuite();
 const needs = missing({ Chromium: chromium });
-
-const ownFolder = () => {
-  window.showDirectoryPicker = async () =>
-    (await navigator.storage.getDirectory()).getDirectoryHandle('new-images', { create: true });
-};
-
-/** Name and size of what lies in the folder. @param {Page} page @returns {Promise<Record<string, number>>} */
-const listing = (page) =>
-  page.evaluate(async () => {
-    const root = await navigator.storage.getDirectory();
-    const folder = await root.getDirectoryHandle('new-images', { create: true });
-    /** @type {Record<string, number>} */
-    const files = {};
-    for await (const [name, handle] of folder.entries()) {
-      files[name] = (await /** @type {FileSystemFileHandle} */ (handle).getFile()).size;
-    }
-    return files;
-  });
-
-/** The bytes of a file in the folder, onto this machine's disk. @param {Page} page @param {string} name @param {string} to */
-async function fetchOut(page, name, to) {
-  const arriving = page.waitForEvent('download');
-  await page.evaluate(async (wanted) => {
-    const root = await navigator.storage.getDirectory();
-    const folder = await root.getDirectoryHandle('new-images');
-    const link = document.createElement('a');
-    link.href = URL.createObjectURL(await (await folder.getFileHandle(wanted)).getFile());
-    link.download = wanted;
-    link.click();
-  }, name);
-  await (await arriving).saveAs(to);
-  return to;
-}
 
 const save = (/** @type {Page} */ page, /** @type {string} */ name) =>
   cardOf(page, name).getByRole('button', { name: 'Save to a folder…' }).click();

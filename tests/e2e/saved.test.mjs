@@ -4,6 +4,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { firstDifference } from '../../www/compare-files.js';
 import * as images from './support/images.mjs';
+import { ownFolder } from './support/own-folder.mjs';
 import { cardOf, choose, download, drop, pageSuite, waitFor } from './support/page.mjs';
 import { chromium, missing } from './support/programs.mjs';
 
@@ -108,12 +109,7 @@ test('cancel all stops what works and what waits', { skip: needs }, async (t) =>
 });
 
 test('all are saved to one folder, and are saved then', { skip: needs }, async (t) => {
-  const page = await suite.open(t, {
-    script: () => {
-      window.showDirectoryPicker = async () =>
-        (await navigator.storage.getDirectory()).getDirectoryHandle('new-images', { create: true });
-    },
-  });
+  const page = await suite.open(t, { script: ownFolder });
   const names = ['a.vhd', 'b.vhd'];
   await choose(page, [await suite.file('a.vhd', images.base()), await suite.file('b.vhd', images.base())]);
   for (const name of names) await waitFor(page, name, 'Ready');

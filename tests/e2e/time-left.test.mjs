@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { writeDynamicVhd } from '../support/vhd.mjs';
+import { ownFolder } from './support/own-folder.mjs';
 import { cardOf, choose, pageSuite, waitFor } from './support/page.mjs';
 import { chromium, missing } from './support/programs.mjs';
 
@@ -26,7 +27,7 @@ const SHARE = 0.2;
 /** On a machine that has other things to do, one of so many runs must be right. */
 const ATTEMPTS = 3;
 
-/** Keeps what the worker tells, with the page's own clock; and folders are of the browser's own storage. */
+/** Keeps what the worker tells, with the page's own clock. */
 const record = () => {
   const told = /** @type {Moment[]} */ ([]);
   Object.assign(window, { told });
@@ -42,8 +43,6 @@ const record = () => {
       });
     }
   };
-  window.showDirectoryPicker = async () =>
-    (await navigator.storage.getDirectory()).getDirectoryHandle('new-images', { create: true });
 };
 
 /** What each block starts with. @type {Record<string, (block: number) => Uint8Array>} */
@@ -75,6 +74,7 @@ for (const [kind, way] of cases) {
     const blocks = Object.fromEntries(Array.from({ length: BLOCKS }, (_, block) => [block, start(block)]));
     writeDynamicVhd(path, { size: BLOCKS * BLOCK, blocks });
     const page = await suite.open(t, { script: record });
+    await page.evaluate(ownFolder);
     const { button, end } = /** @type {{ button: string, end: string }} */ (ways[way]);
     // The first run teaches the page how fast this machine is.
     await run(page, path, name, button, end);

@@ -36,6 +36,7 @@ export function inside(image) {
  * @param {EstimateReport | null} estimate
  */
 function volumes(report, estimate) {
+  const headlines = obstacles(report, estimate);
   return el(
     'ul',
     { class: 'volumes' },
@@ -59,7 +60,7 @@ function volumes(report, estimate) {
           ),
         ),
         known ? meter(free, volume.length) : null,
-        volume.declined ? whyDeclined(volume, obstacles(report, estimate).includes(volume)) : null,
+        volume.declined ? whyDeclined(volume, headlines.includes(volume)) : null,
       );
     }),
   );
