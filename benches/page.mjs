@@ -17,6 +17,7 @@ import puppeteer from 'puppeteer-core';
 import { Stop, main, say } from '../scripts/lib/console.mjs';
 import { inRoot } from '../scripts/lib/paths.mjs';
 import { serve } from '../scripts/lib/server.mjs';
+import { ownFolder } from '../tests/e2e/support/own-folder.mjs';
 import { chromium, firefox } from '../tests/e2e/support/programs.mjs';
 import { cases } from './cases.mjs';
 import { median, medianOf, spread } from './measure.mjs';
@@ -32,12 +33,6 @@ const COMBINATIONS = [
   ['chromium', 'folder'],
   ['firefox', 'download'],
 ];
-
-/** The folder that the picker gives: in the browser's own storage, since no window is there to ask a person. */
-const ownFolder = () => {
-  window.showDirectoryPicker = async () =>
-    (await navigator.storage.getDirectory()).getDirectoryHandle('new-images', { create: true });
-};
 
 /** Notes when the page's worker enters each phase of a job. */
 const notePhases = () => {
