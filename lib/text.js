@@ -65,6 +65,13 @@ export function duration(seconds) {
   return minutes % 60 === 0 ? plural(hours, 'hour') : `${plural(hours, 'hour')} ${plural(minutes % 60, 'minute')}`;
 }
 
+/**
+ * A length of time that is foreseen: `about 2 minutes`.
+ *
+ * @param {number} seconds
+ */
+export const about = (seconds) => `${seconds < 1 ? '' : 'about '}${duration(seconds)}`;
+
 /** @param {number} bytesPerSecond */
 export const rate = (bytesPerSecond) => `${bytes(bytesPerSecond)}/s`;
 

@@ -2,6 +2,7 @@
 
 export {
   DECEIVING,
+  about,
   bytes,
   displayText,
   duration,

@@ -78,7 +78,7 @@ pub(super) fn of_part(plan: &Plan, part: &Part) -> Result<Option<Reason>> {
         return Ok(None);
     }
     let (message, commands) = match (part.kind, findings) {
-        (PartKind::Held, Some(findings)) => held(plan, findings),
+        (PartKind::Held, Some(findings)) => held(plan, findings, part.bytes),
         (PartKind::ShadowCopies, _) => (
             "It is free, and restore points (volume shadow copies) may still need it. To let it go, delete them in \
              Windows, or give them up for the new image."
@@ -146,7 +146,8 @@ pub(super) fn of_leaked(plan: &Plan, findings: &VolumeFindings) -> Option<Reason
     Some(Reason { code: "leaked", message: format!("{}: {what}", title(findings)), bytes, commands })
 }
 
-fn held(plan: &Plan, findings: &VolumeFindings) -> (String, Vec<&'static str>) {
+/// On free space that shares blocks with data, `bytes` of it in all.
+fn held(plan: &Plan, findings: &VolumeFindings, bytes: u64) -> (String, Vec<&'static str>) {
     if plan.options.mode == Mode::Zero {
         return ("It is free, and stays because only zeros are dropped.".into(), Vec::new());
     }
@@ -160,6 +161,10 @@ fn held(plan: &Plan, findings: &VolumeFindings) -> (String, Vec<&'static str>) {
     if !chosen && plan.target.block_size > plan.target.format.description().smallest_usual_block {
         let message = "It is free, and shares blocks with data. Smaller blocks would let go of much of it.";
         return (message.into(), Vec::new());
+    }
+    // However files are laid out, the last of their blocks is part full: no less than a block can go.
+    if bytes < plan.target.block_size.get() {
+        return ("It is free, and shares blocks with data. It is less than one block.".into(), Vec::new());
     }
     let scattered = "It is free, and shares blocks with data: files lie scattered.";
     match findings.detected.name {

@@ -161,13 +161,18 @@ fn what_is_granted_on_request_is_free_like_any_other() {
 
 #[test]
 fn nobody_is_told_to_defragment_where_that_cannot_help() {
-    let held = |name, scheme, options: Options| {
-        let volumes =
-            vec![(0..8 * MIB, name, scheme, mapped(&[(0, MIB - 1), (2 * MIB, 3 * MIB - 1)], 8 * MIB), "")];
+    let free = [(0, MIB - 1), (2 * MIB, 3 * MIB - 1), (4 * MIB, 5 * MIB - 1)];
+    let holding = |blocks, name, scheme, options: Options| {
+        let volumes = vec![(0..8 * MIB, name, scheme, mapped(&free[..blocks], 8 * MIB), "")];
         estimate_of(full(4), volumes, options).unwrap()
     };
+    let held = |name, scheme, options| holding(3, name, scheme, options);
     let commands = |estimate: &Estimate| advice(estimate, PartKind::Held).unwrap().commands.concat();
     assert!(commands(&held("NTFS", Scheme::Gpt, Options::default())).contains("defrag C: /x"));
+    // Less than a block of 2 MiB in all: no order of the files lets a block go.
+    let two = holding(2, "NTFS", Scheme::Gpt, Options::default());
+    let reason = advice(&two, PartKind::Held).unwrap();
+    assert!(reason.commands.is_empty() && reason.message.contains("less than one block"), "{reason:?}");
     // The guest's own tools do not lay out an ext4 anew; a VHD is no WSL disk.
     assert!(commands(&held("ext4", Scheme::Whole, Options::default())).is_empty());
     let to_vhdx = Options { format: Some(Format::Vhdx), ..Options::default() };

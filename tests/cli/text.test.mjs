@@ -42,6 +42,8 @@ test('times and shares', () => {
   ])) {
     assert.equal(text.duration(seconds), shown);
   }
+  assert.equal(text.about(600), 'about 10 minutes');
+  assert.equal(text.about(0.4), 'less than a second');
   for (const [part, whole, shown] of /** @type {const} */ ([
     [9999, 10000, 'over 99.9 %'],
     [997, 1000, '99.7 %'],

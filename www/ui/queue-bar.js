@@ -2,7 +2,7 @@
 
 import { EngineError } from '../bridge.js';
 import { outputFormat } from '../choices.js';
-import { bytes, duration, plural } from '../format.js';
+import { about, bytes, plural } from '../format.js';
 import { setTitle } from '../guard.js';
 import { outputName } from '../names.js';
 import { queue } from '../queue.js';
@@ -60,7 +60,7 @@ export function mountQueueBar(images) {
     progress.hidden = !status.isBusy;
     progress.value = status.share;
     byId('queue-left').textContent =
-      status.isBusy && status.secondsLeft !== null ? `about ${duration(status.secondsLeft)} left` : '';
+      status.isBusy && status.secondsLeft !== null ? `${about(status.secondsLeft)} left` : '';
     if (status.isBusy && status.count > 1) setTitle(`${Math.floor(status.share * 100)} % of ${status.count} images`);
 
     cancelAll.hidden = !status.isBusy || status.count < 2;

@@ -2,7 +2,7 @@
 
 import { EngineError } from '../bridge.js';
 import { outputFormat } from '../choices.js';
-import { bytes, duration } from '../format.js';
+import { about, bytes } from '../format.js';
 import { nameProblem, outputName, withExtension } from '../names.js';
 import { enqueue } from '../queue.js';
 import { obstacles, remedyOf } from '../remedies.js';
@@ -226,7 +226,7 @@ function saveHint(image) {
   const closing = outputSize / CLOSING_BYTES_PER_SECOND;
   if (canPickFolder && closing > 5) {
     lines.push(
-      ` Download is the faster way: in a folder the browser checks the whole file once more before it appears, about ${duration(closing)}.`,
+      ` Download is the faster way: in a folder the browser checks the whole file once more before it appears, ${about(closing)}.`,
     );
   }
   return lines;

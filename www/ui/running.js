@@ -1,7 +1,7 @@
 /** An image at work: the step, true progress, speed, time left, the live map, and Cancel. */
 
 import { announceProgress } from '../announce.js';
-import { bytes, displayText, duration, rate } from '../format.js';
+import { about, bytes, displayText, rate } from '../format.js';
 import { setTitle } from '../guard.js';
 import { CLOSING_BYTES_PER_SECOND } from '../save.js';
 import { PHASES, STEPS } from '../words.js';
@@ -86,13 +86,13 @@ export function progressMeter(slot, name) {
 /** @param {JobProgress | null} progress */
 function timeLeft(progress) {
   if (!progress) return '–';
-  return progress.secondsLeft === null ? '–' : `about ${duration(progress.secondsLeft)}`;
+  return progress.secondsLeft === null ? '–' : about(progress.secondsLeft);
 }
 
 /** @param {number} total */
 function closingNote(total) {
   const seconds = total / CLOSING_BYTES_PER_SECOND;
-  return `The browser now checks the whole new file by itself before it puts it in its place. That takes about ${duration(seconds)}, and it tells nothing meanwhile.`;
+  return `The browser now checks the whole new file by itself before it puts it in its place. That takes ${about(seconds)}, and it tells nothing meanwhile.`;
 }
 
 /** @param {(name: string) => HTMLElement} slot */
