@@ -4,10 +4,11 @@ import { readFileSync, statSync } from 'node:fs';
 import { test } from 'node:test';
 import * as images from './support/images.mjs';
 import { cardOf, choose, download, drop, pageSuite, waitFor } from './support/page.mjs';
-import { chromium, diskBytes, missing, qemuImg, sameDisk } from './support/programs.mjs';
+import { chromium, diskBytes, missing, qemuImg, sameDisk, which } from './support/programs.mjs';
 
 const suite = pageSuite();
 const needs = missing({ Chromium: chromium });
+const needsMkfs = missing({ Chromium: chromium, 'mkfs.ext4': which('mkfs.ext4'), sfdisk: which('sfdisk') });
 
 test('the sample: estimate, download, proof; only deleted data is gone', { skip: needs }, async (t) => {
   const page = await suite.open(t);
@@ -162,3 +163,20 @@ test('several images wait in line and are all done', { skip: needs }, async (t) 
   for (const name of names) await waitFor(page, name, 'Made');
   assert.deepEqual(arrived.sort(), ['one-compacted.vhd', 'three-compacted.vhdx', 'two-compacted.vhd']);
 });
+
+test(
+  'what could cost a person their files is said again when the new image is made',
+  { skip: needsMkfs },
+  async (t) => {
+    const page = await suite.open(t);
+    await choose(page, [await suite.file('lost.vhd', images.underPartitionTable())]);
+    await waitFor(page, 'lost.vhd', 'Ready');
+    const card = cardOf(page, 'lost.vhd');
+    const alarm = card.getByRole('heading', { name: 'A partition table was written over' });
+    await alarm.waitFor();
+    await card.getByRole('radio', { name: 'Yes' }).check();
+    await card.getByRole('button', { name: 'Download', exact: true }).click();
+    await waitFor(page, 'lost.vhd', 'Made');
+    await alarm.waitFor();
+  },
+);

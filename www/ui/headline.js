@@ -62,6 +62,9 @@ export function headline(image) {
  */
 const mayBeZeroBytes = ({ parts }) => parts.reduce((sum, part) => sum + (part.mayBeZero ? part.bytes : 0), 0);
 
+/** What saves less than this share of the file is alignment and tables. */
+const NEXT_TO_NOTHING = 1000;
+
 /**
  * @param {number} before
  * @param {number} saved
@@ -69,10 +72,12 @@ const mayBeZeroBytes = ({ parts }) => parts.reduce((sum, part) => sum + (part.ma
  * @param {boolean} exact
  */
 function savesLine(before, saved, maybe, exact) {
-  if (saved > 0) return `Saves ${exact ? '' : 'at least '}${bytes(saved)} (${percent(saved, before)}).`;
-  if (!exact && maybe > 0) {
-    return `No free space can be left out. Up to ${bytes(maybe)} may turn out to be zeros; only looking can tell.`;
+  const isNothing = saved * NEXT_TO_NOTHING < before;
+  if (!exact && maybe > 0 && isNothing) {
+    const known = saved > 0 ? 'Next to no' : 'No';
+    return `${known} free space can be left out. Up to ${bytes(maybe)} may turn out to be zeros; only looking can tell.`;
   }
+  if (saved > 0) return `Saves ${exact ? '' : 'at least '}${bytes(saved)} (${percent(saved, before)}).`;
   return 'It is as small as it can get with these choices.';
 }
 

@@ -1,12 +1,13 @@
 /** A message in three sentences: what happened, what it means for the data, what to do next. */
 
 import { displayText } from '../format.js';
-import { CAUSES, ERRORS } from '../words.js';
+import { ALARMS, CAUSES, ERRORS } from '../words.js';
 import { button, fromTemplate, prose } from './dom.js';
 
 const MAX_DETAIL_CHARS = 1000;
 
 /** @import { EngineError } from '../bridge.js' */
+/** @import { InspectReport } from '../types.js' */
 
 /** Where the words cannot say what is the matter, and the detail does. */
 const DETAIL_MATTERS = new Set([
@@ -57,6 +58,17 @@ export function notice(tone, { title, meaning, next }, detail = '', actions = []
   slot('actions').hidden = actions.length === 0;
   return root;
 }
+
+/**
+ * What the engine warns of.
+ * @param {InspectReport['warnings'][number]} warning
+ */
+export function warningNotice({ code, message }) {
+  return notice('warn', { title: ALARMS[code] ?? 'Good to know', meaning: message });
+}
+
+/** Whether it could cost a person their files. @param {{ code: string }} warning */
+export const isAlarm = ({ code }) => code in ALARMS;
 
 /** @param {EngineError} error */
 function detailOf({ code, message, site, expected, found }) {

@@ -14,12 +14,11 @@ import {
   downloadTarget,
   pickFolder,
 } from '../save.js';
-import { ALARMS } from '../words.js';
 import { copyable, el, fromTemplate, prose } from './dom.js';
 import { headline } from './headline.js';
 import { inside } from './inside.js';
 import { mountMap } from './map.js';
-import { failureNotice, notice } from './notice.js';
+import { failureNotice, isAlarm, notice, warningNotice } from './notice.js';
 import { options, questions } from './options.js';
 import { volumeName } from './volumes.js';
 
@@ -72,9 +71,9 @@ export function readyView(image, signal) {
  */
 export function readyNotices(image, signal) {
   const { report, estimate } = image;
-  const warnings = (report?.warnings ?? []).map(warningNotice);
+  const warnings = report?.warnings ?? [];
   // What could cost a person their files comes before everything else.
-  const notices = warnings.filter(({ isAlarm }) => isAlarm).map(({ element }) => element);
+  const notices = warnings.filter(isAlarm).map(warningNotice);
   notices.push(...(report ? obstacles(report, estimate).map((volume) => obstacleNotice(volume, estimate)) : []));
   if (image.wasCancelled) {
     notices.push(cancelledNotice(image, signal));
@@ -88,17 +87,8 @@ export function readyNotices(image, signal) {
       }),
     );
   }
-  notices.push(...warnings.filter(({ isAlarm }) => !isAlarm).map(({ element }) => element));
+  notices.push(...warnings.filter((warning) => !isAlarm(warning)).map(warningNotice));
   return notices;
-}
-
-/** @param {InspectReport['warnings'][number]} warning */
-function warningNotice({ code, message }) {
-  const title = ALARMS[code];
-  return {
-    isAlarm: title !== undefined,
-    element: notice('warn', { title: title ?? 'Good to know', meaning: message }),
-  };
 }
 
 /**

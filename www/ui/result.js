@@ -5,7 +5,7 @@ import { outputName } from '../names.js';
 import { bars } from './bars.js';
 import { button, el, fromTemplate, icon, prose, saveTextButton, size } from './dom.js';
 import { mountMap } from './map.js';
-import { notice } from './notice.js';
+import { isAlarm, notice, warningNotice } from './notice.js';
 import { whatWouldHelp } from './options.js';
 import { whereItIs } from './saved.js';
 import { volumeName } from './volumes.js';
@@ -94,15 +94,14 @@ export function nothingView(image) {
 }
 
 /**
- * What the run found odd, beyond what was said before it.
+ * What the run found odd, beyond what was said before it; what could cost a person their files is said again, since the
+ * next steps end with the old image deleted.
  * @param {DiskImage} image
  * @param {CompactReport} report
  */
 function oddities(image, report) {
   const said = new Set([CHILDREN_END, ...(image.report?.warnings ?? []).map(({ code }) => code)]);
-  return report.warnings
-    .filter(({ code }) => !said.has(code))
-    .map(({ message }) => notice('warn', { title: 'Good to know', meaning: message }));
+  return report.warnings.filter((warning) => isAlarm(warning) || !said.has(warning.code)).map(warningNotice);
 }
 
 /**

@@ -1,7 +1,11 @@
 /** Images for the tests: the sample that comes with the page, and small ones built by hand. */
-import { readFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { gunzipSync } from 'node:zlib';
 import { inRoot } from '../../../scripts/lib/paths.mjs';
+import { tool } from '../../support/tools.mjs';
 import { dynamicVhd, fixedVhd } from '../../support/vhd.mjs';
 
 const BASE = 'aa'.repeat(16);
@@ -58,3 +62,18 @@ export const zeros = (blocks) =>
     stored: Object.fromEntries(Array.from({ length: blocks }, (_, block) => [block, 0])),
     id: BASE,
   });
+
+/** An ext4 on a bare disk over which an empty partition table was written, as after “initialise disk”. By mkfs.ext4 and sfdisk. */
+export function underPartitionTable() {
+  const folder = mkdtempSync(join(tmpdir(), 'vhd-compactor-'));
+  try {
+    const raw = join(folder, 'raw');
+    writeFileSync(raw, '');
+    truncateSync(raw, 32 << 20);
+    tool('mkfs.ext4', '-q', '-F', '-b', '1024', raw);
+    execFileSync('sfdisk', ['-q', '--wipe', 'never', raw], { input: 'label: gpt\n' });
+    return fixedVhd({ bytes: readFileSync(raw), id: BASE });
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
