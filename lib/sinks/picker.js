@@ -77,7 +77,11 @@ export class PickerSink {
     const stream = this.#stream();
     await this.#writeRun();
     await stream.truncate(this.#size);
-    await stream.close();
+    try {
+      await stream.close();
+    } catch (thrown) {
+      throw whyNotPlaced(thrown);
+    }
     this.#writable = null;
     this.#committed = true;
   }
@@ -155,6 +159,22 @@ async function causeOf(thrown, data) {
   return new CompactorError(
     'out-of-space',
     `the browser stopped writing, most likely for want of room, since what it was to write can be read: ${message}`,
+    { cause: thrown },
+  );
+}
+
+/**
+ * Why a whole file was not put in its place. An abort is nobody's wish here: so Chromium says that its protection against
+ * harmful downloads refused the file (WHATWG File System, the close algorithm of FileSystemWritableFileStream).
+ *
+ * @param {unknown} thrown
+ */
+function whyNotPlaced(thrown) {
+  const { name, message } = /** @type {DOMException} */ (thrown);
+  if (name !== 'AbortError') return thrown;
+  return new CompactorError(
+    'permission-denied',
+    `the browser refused to put the new file in its place, as its protection against downloads does: ${message}`,
     { cause: thrown },
   );
 }

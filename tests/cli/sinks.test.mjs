@@ -342,6 +342,16 @@ test('picker: any other refusal is passed on as it is', async () => {
   assert.equal(await refusedRun(refusal, new Blob(['readable'])), refusal);
 });
 
+test('picker: a file that the browser will not put in its place was not cancelled by anybody', async () => {
+  const refusal = new DOMException('Blocked by Safe Browsing.', 'AbortError');
+  const handle = new FileHandle('out.vhd');
+  const stream = { ...(await handle.createWritable()), close: () => Promise.reject(refusal) };
+  handle.createWritable = async () => stream;
+  const sink = new PickerSink(/** @type {any} */ (handle));
+  await sink.begin(0, [], { verify: false });
+  await assert.rejects(sink.commit(), { code: 'permission-denied', cause: refusal });
+});
+
 test('staged: storage that takes a part of what it is given is full, and nothing is left', async () => {
   const { sink, names } = stagedPlace({ room: 10 });
   await sink.begin(16, []);
