@@ -111,6 +111,8 @@ async function removeWhenReleased(folder, name) {
  */
 export async function downloadTarget(name, size) {
   const target = { name, place: null, folder: null };
+  // A download before this one may have taken what was there when the page was opened.
+  if (!canPickFolder) await lookForRoom();
   if (downloadCosts(size) !== 'storage') {
     return { ...target, destination: { kind: 'download', name }, discard: () => Promise.resolve() };
   }
@@ -123,12 +125,10 @@ const STAGE_FROM = 64 * 1024 * 1024;
 
 /** What this browser would still keep for the page; until it is known, nothing is promised. */
 let room = 0;
-if (!canPickFolder) {
-  void removeAbandoned()
-    .then(roomInBrowser)
-    .then((bytes) => {
-      room = bytes;
-    });
+if (!canPickFolder) void removeAbandoned().then(lookForRoom);
+
+async function lookForRoom() {
+  room = await roomInBrowser();
 }
 
 /**
