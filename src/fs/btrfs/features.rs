@@ -5,6 +5,7 @@
 //!
 //! Source: btrfs-progs documentation, "On-disk Format" (superblock); the kernel's `btrfs.h` and `btrfs_tree.h`.
 
+use super::checksum::Checksum;
 use super::site;
 use super::superblock::{PRIMARY, RawSuperblock};
 use crate::fs::{Decline, DeclineReason, Stop};
@@ -36,8 +37,8 @@ const WRITTEN: u64 = 1;
 const ERROR: u64 = 1 << 2;
 const SEEDING: u64 = 1 << 32;
 
-/// Declines what is not understood.
-pub(super) fn check(raw: &RawSuperblock) -> Result<(), Stop> {
+/// The kind of checksums, unless there is something that is not understood.
+pub(super) fn check(raw: &RawSuperblock) -> Result<Checksum, Stop> {
     let flags = raw.flags.get();
     if flags & ERROR != 0 {
         let detail =
@@ -70,13 +71,8 @@ pub(super) fn check(raw: &RawSuperblock) -> Result<(), Stop> {
             return Err(unknown(&format!("It has unknown {kind} features ({bits:#x}).")));
         }
     }
-    match raw.csum_type.get() {
-        0 => Ok(()),
-        1 => Err(unknown("Its checksums are xxhash64.")),
-        2 => Err(unknown("Its checksums are SHA-256.")),
-        3 => Err(unknown("Its checksums are BLAKE2b.")),
-        kind => Err(unknown(&format!("Its checksums are of kind {kind}."))),
-    }
+    let kind = raw.csum_type.get();
+    Checksum::of(kind).ok_or_else(|| unknown(&format!("Its checksums are of kind {kind}.")))
 }
 
 /// Declines for a feature.

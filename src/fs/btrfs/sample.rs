@@ -12,6 +12,11 @@
 
 use std::ops::Range;
 
+use blake2::Blake2b;
+use blake2::digest::consts::U32;
+use sha2::{Digest, Sha256};
+use twox_hash::XxHash64;
+
 use super::probe;
 use crate::checksum::crc32c;
 use crate::fs::{Context, Decline, Detected, FreeMap};
@@ -355,8 +360,15 @@ impl Sample {
     }
 
     pub(super) fn seal_one(&mut self, at: usize) {
-        let sum = crc32c(&self.bytes[at + 32..at + NODE]);
-        self.put32(at, sum);
+        let bytes = &self.bytes[at + 32..at + NODE];
+        let mut field = match self.bytes[SUPERBLOCK + 0xC4] {
+            1 => XxHash64::oneshot(0, bytes).to_le_bytes().to_vec(),
+            2 => Sha256::digest(bytes).to_vec(),
+            3 => Blake2b::<U32>::digest(bytes).to_vec(),
+            _ => crc32c(bytes).to_le_bytes().to_vec(),
+        };
+        field.resize(32, 0);
+        self.put(at, &field);
     }
 
     /// Where the second copy of a block of the metadata lies.

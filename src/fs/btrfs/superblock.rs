@@ -13,10 +13,11 @@ use std::ops::Range;
 use zerocopy::byteorder::{LE, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
+use super::checksum::Checksum;
 use super::chunk::{Chunks, RawDevice};
 use super::features::{self, BLOCK_GROUP_TREE, METADATA_UUID};
 use super::tree::{Pointer, Tree};
-use super::{damaged, is_sealed, site, unfinished};
+use super::{damaged, site, unfinished};
 use crate::fs::{Decline, DeclineReason, Stop};
 use crate::io::{ReadAt, read_vec};
 use crate::units::add;
@@ -97,7 +98,8 @@ impl Superblock {
 
     /// Whether it is what was once written to `at`.
     fn is_whole(&self, at: u64) -> bool {
-        is_sealed(&self.bytes) && self.raw.place.get() == at
+        let checksum = Checksum::of(self.raw.csum_type.get());
+        checksum.is_some_and(|checksum| checksum.seals(&self.bytes)) && self.raw.place.get() == at
     }
 }
 
@@ -108,6 +110,8 @@ pub(super) struct Fs {
     pub(super) total: u64,
     pub(super) sector: u64,
     pub(super) node: u64,
+    /// What its blocks are sealed with.
+    pub(super) checksum: Checksum,
     /// What the superblock says is used, counted once whatever the copies.
     pub(super) used: u64,
     /// What the device says chunks take.
@@ -131,7 +135,7 @@ impl Fs {
     pub(super) fn open(superblock: &Superblock, volume: &dyn ReadAt) -> Result<Self, Stop> {
         let raw = &superblock.raw;
         let at = site(PRIMARY, AT);
-        features::check(raw)?;
+        let checksum = features::check(raw)?;
         if !superblock.is_whole(AT) {
             let detail = "The superblock of the Btrfs file system is damaged. Run btrfs rescue super-recover on it, \
                           then try again.";
@@ -184,6 +188,7 @@ impl Fs {
             total,
             sector: sector.into(),
             node: node.into(),
+            checksum,
             used: raw.bytes_used.get(),
             device_used: device.used.get(),
             block_group_tree: raw.compat_ro.get() & BLOCK_GROUP_TREE != 0,

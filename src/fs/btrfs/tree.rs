@@ -18,7 +18,7 @@ use zerocopy::byteorder::{LE, U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use super::superblock::Fs;
-use super::{damaged, is_sealed, site};
+use super::{damaged, site};
 use crate::error::Site;
 use crate::fs::Stop;
 use crate::io::{ReadAt, read_vec};
@@ -116,7 +116,7 @@ impl Pointer {
     /// What is wrong with a block.
     fn check(&self, fs: &Fs, node: &Node) -> Option<&'static str> {
         let Ok((header, rest)) = Header::ref_from_prefix(&node.bytes) else { return Some("is cut off") };
-        if !is_sealed(&node.bytes) {
+        if !fs.checksum.seals(&node.bytes) {
             return Some("does not match its checksum");
         }
         let chunk_tree = fs.chunk_tree_uuid.unwrap_or(header.chunk_tree);

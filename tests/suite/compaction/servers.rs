@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   GPT │ EFI system (FAT) │ /boot (ext4, XFS) │ LVM: root, swap, free extents    Ubuntu, RHEL, Rocky, Alma
+//!   GPT │ EFI system (FAT) │ /boot (ext4)      │ Btrfs: subvolumes, a snapshot       Fedora, openSUSE
 //!   GPT │ boot loader      │ root (XFS)                                           cloud images
 //!
 //!   filled, half deleted ─┬► qemu-img ─► compaction ─► 7-Zip, qemu-img, checkers, digests of every file
@@ -32,6 +33,7 @@ enum Kind {
     Fat,
     Ext4,
     Xfs,
+    Btrfs,
 }
 
 impl Kind {
@@ -40,6 +42,7 @@ impl Kind {
             Self::Fat => run("mkfs.fat", &["-F", "32", "-s", "1", device]),
             Self::Ext4 => run("mkfs.ext4", &["-q", "-F", "-E", "nodiscard", device]),
             Self::Xfs => run("mkfs.xfs", &["-q", "-f", "-K", device]),
+            Self::Btrfs => run("mkfs.btrfs", &["-q", "-f", "-K", device]),
         };
     }
 
@@ -48,6 +51,7 @@ impl Kind {
             Self::Fat => run("fsck.fat", &["-n", device]),
             Self::Ext4 => run("e2fsck", &["-fn", device]),
             Self::Xfs => run("xfs_repair", &["-n", device]),
+            Self::Btrfs => run("btrfs", &["check", "--check-data-csum", device]),
         };
     }
 }
@@ -97,15 +101,25 @@ impl Place {
         }
         let mounted = self.mount(disk, "", dir)?;
         let room = (self.range.end - self.range.start) / 3;
+        // The folder of the files: in Btrfs a subvolume, of which a snapshot is taken.
+        let folder = mounted.folder().join(if self.kind == Kind::Btrfs { "root" } else { "" });
+        if self.kind == Kind::Btrfs {
+            run("btrfs", &["-q", "subvolume", "create", text(&folder)]);
+        }
         let write = |random: &mut Random, name: String, len: u64| {
-            fs::write(mounted.folder().join(name), random.bytes(len)).unwrap();
+            fs::write(folder.join(name), random.bytes(len)).unwrap();
         };
         (0..60).for_each(|n| write(&mut random, format!("f{n}"), room / 60));
         run("sync", &["-f", text(mounted.folder())]);
-        (0..60)
-            .filter(|n| n % 3 != 0)
-            .for_each(|n| fs::remove_file(mounted.folder().join(format!("f{n}"))).unwrap());
+        let remove = |n: u64| fs::remove_file(folder.join(format!("f{n}"))).unwrap();
+        (0..60).filter(|n| n % 3 != 0).for_each(remove);
         run("sync", &["-f", text(mounted.folder())]);
+        if self.kind == Kind::Btrfs {
+            let snapshot = mounted.folder().join("snapshot");
+            run("btrfs", &["-q", "subvolume", "snapshot", "-r", text(&folder), text(&snapshot)]);
+            // From here on only the snapshot has them.
+            (0..60).filter(|n| n % 12 == 0).for_each(remove);
+        }
         (0..200).for_each(|n| write(&mut random, format!("small {n}"), 10 + n * 37));
         Some(())
     }
@@ -122,12 +136,12 @@ impl Place {
         Some(digests(mounted.folder()))
     }
 
-    /// Zeros what is free: in ext4 as the kernel trims it, in XFS by the list of `xfs_db`, as the kernel's trimming
+    /// Zeros what is free: in ext4 and Btrfs as the kernel trims it, in XFS by the list of `xfs_db`, as the kernel's trimming
     /// leaves much of what was free for a moment only.
     fn zero_free(&self, disk: &Path, dir: &Path) -> Option<()> {
         match self.kind {
             Kind::Fat => {}
-            Kind::Ext4 => {
+            Kind::Ext4 | Kind::Btrfs => {
                 let mounted = self.mount(disk, "", dir)?;
                 let done = try_run("fstrim", &[text(mounted.folder())]);
                 if !done.status.success() {
@@ -212,6 +226,21 @@ fn for_clouds(dir: &Path) -> Server {
     sfdisk(&disk, &script);
     write_at(&disk, MIB, &Random::new(5).bytes(MIB));
     Server { disk, places: vec![Place::new(Kind::Xfs, 5, 1490)], spare: Vec::new() }
+}
+
+/// EFI system, boot and Btrfs, as Fedora and openSUSE have them.
+fn with_btrfs(dir: &Path) -> Server {
+    let disk = blank(dir, 2200 * MIB);
+    let script = format!(
+        "label: gpt\nstart=2048, size={}, type=U\nsize={}, type=L\nsize={}, type=L\n",
+        99 * 2048,
+        300 * 2048,
+        1790 * 2048
+    );
+    sfdisk(&disk, &script);
+    let places = [(Kind::Fat, 1, 99), (Kind::Ext4, 100, 300), (Kind::Btrfs, 400, 1790)];
+    let places = places.map(|(kind, at, mib)| Place::new(kind, at, mib)).to_vec();
+    Server { disk, places, spare: Vec::new() }
 }
 
 impl Server {
@@ -301,4 +330,22 @@ fn an_image_for_clouds_is_as_small_as_its_files() {
     need!(mount, "sfdisk", "losetup", "mkfs.xfs", "7zz");
     let dir = tempfile::tempdir().unwrap();
     let _: Option<()> = for_clouds(dir.path()).judge(dir.path());
+}
+
+#[test]
+fn a_server_on_btrfs_is_as_small_as_its_files() {
+    need!(
+        mount,
+        "sfdisk",
+        "losetup",
+        "mkfs.btrfs",
+        "btrfs",
+        "mkfs.ext4",
+        "mkfs.fat",
+        "mcopy",
+        "fstrim",
+        "7zz"
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let _: Option<()> = with_btrfs(dir.path()).judge(dir.path());
 }

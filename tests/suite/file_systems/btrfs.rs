@@ -22,6 +22,9 @@ const SHAPES: &[&[&str]] = &[
     &["-O", "^no-holes,^extref", "-R", "^free-space-tree"],
     &["--mixed"],
     &["-L", "named", "-R", "quota"],
+    &["--csum", "xxhash", "-n", "4096"],
+    &["--csum", "sha256"],
+    &["--csum", "blake2"],
 ];
 
 fn volume(dir: &Path, args: &[&str]) -> PathBuf {
