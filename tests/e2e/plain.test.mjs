@@ -8,6 +8,7 @@ import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { writeDynamicVhd } from '../support/vhd.mjs';
 import * as images from './support/images.mjs';
+import { ownFolder } from './support/own-folder.mjs';
 import { arrived, cardsIn, give, plainWindow, press, until } from './support/plain.mjs';
 import { chromium, missing, qemuImg } from './support/programs.mjs';
 import { smallDisk } from './support/small-disk.mjs';
@@ -44,6 +45,33 @@ test(
     assert.match(text, /only the browser’s downloads list tells/);
     assert.doesNotMatch(text, /\bSaved\b|is saving/);
     assert.match(text, /Save all to a folder…/, 'the way that needs no answer is still there');
+  },
+);
+
+test(
+  'several downloads that were blocked once: the page claims none, and the folder still takes all',
+  { skip: needs, timeout: 180_000 },
+  async (t) => {
+    const { page, folder, saved } = await plainWindow(t, { isBlocked: true });
+    await page.evaluate(ownFolder);
+    const names = [1, 2, 3].map((n) => `disk-${n}.vhd`);
+    for (const name of names) await writeFile(join(folder, name), images.base());
+    await give(
+      page,
+      names.map((name) => join(folder, name)),
+    );
+    await cardsIn(page, 'Ready', 3);
+    await press(page, 'Download all');
+    await cardsIn(page, 'Made', 3);
+    await press(page, 'Download again');
+    await sleep(3000);
+    t.diagnostic(`arrived: ${arrived(saved).join(', ')}`);
+    assert.ok(arrived(saved).length < 3, 'the browser blocks, and asks nobody');
+    const text = await textOf(page);
+    assert.match(text, /only the browser’s downloads list tells/);
+    assert.doesNotMatch(text, /\bSaved\b|is saving/);
+    await press(page, 'Save all to a folder…');
+    await cardsIn(page, 'Saved', 3);
   },
 );
 

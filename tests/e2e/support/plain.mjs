@@ -20,15 +20,20 @@ import { openScreen } from './window.mjs';
 /**
  * Opens the page; everything is cleared up at the end of the test.
  * @param {TestContext} t
- * @param {{ downloads?: string }} [options] the folder for downloads; by default one of its own
+ * @param {{ downloads?: string, isBlocked?: boolean }} [options] the folder for downloads, by default one of its own;
+ *   whether the person once answered *Block* when the page began several downloads
  */
-export async function plainWindow(t, { downloads } = {}) {
+export async function plainWindow(t, { downloads, isBlocked = false } = {}) {
   const folder = await mkdtemp(join(tmpdir(), 'vhd-compactor-plain-'));
   const profile = join(folder, 'profile');
   const saved = downloads ?? join(folder, 'downloads');
   await mkdir(join(profile, 'Default'), { recursive: true });
   await mkdir(saved, { recursive: true });
-  const preferences = { download: { default_directory: saved, prompt_for_download: false } };
+  const preferences = {
+    download: { default_directory: saved, prompt_for_download: false },
+    // What the browser notes of that answer, for all pages.
+    ...(isBlocked && { profile: { default_content_setting_values: { automatic_downloads: 2 } } }),
+  };
   await writeFile(join(profile, 'Default', 'Preferences'), JSON.stringify(preferences));
 
   const screen = await openScreen();
