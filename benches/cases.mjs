@@ -101,6 +101,14 @@ export const cases = [
     make: (folder) => formatted(folder, 2 * GiB, 'block_size=33554432', (raw) => deletedHalves(folder, raw)),
     tasks: both('vhdx'),
   },
+  {
+    // As many pieces of the source as blocks.
+    name: 'f: 100,000 scattered blocks of 32 KiB, VHD',
+    skip: false,
+    make: (folder) =>
+      vhd(folder, { size: 8 * GiB, blockSize: 32 * 1024, stored: 200_000, data: (block) => block % 2 === 0 }),
+    tasks: both('vpc'),
+  },
   { name: 'small', skip: false, make: smallVhd, tasks: [...inspecting, verified, qemu('vpc')] },
   {
     name: '127 GiB with little in it',
@@ -152,11 +160,10 @@ function smallVhd(/** @type {string} */ folder) {
 
 /**
  * A dynamic VHD whose first blocks are stored.
- * @param {string} folder @param {{ size: number, stored: number, data: (block: number) => boolean }} shape
+ * @param {string} folder @param {{ size: number, blockSize?: number, stored: number, data: (block: number) => boolean }} shape
  */
-function vhd(folder, { size, stored, data }) {
+function vhd(folder, { size, blockSize = 2 * MiB, stored, data }) {
   const image = join(folder, 'image.vhd');
-  const blockSize = 2 * MiB;
   const [random, zeros] = [randomFillSync(Buffer.alloc(blockSize)), Buffer.alloc(blockSize)];
   const blocks = Object.fromEntries(Array.from({ length: stored }, (_, i) => [i, data(i) ? random : zeros]));
   writeDynamicVhd(image, { size, blockSize, blocks });
