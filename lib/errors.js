@@ -46,7 +46,6 @@ const BROWSER_CODES = {
   SecurityError: 'permission-denied',
   NoModificationAllowedError: 'in-use',
   InvalidModificationError: 'in-use',
-  AbortError: 'cancelled',
 };
 
 /**

@@ -13,7 +13,8 @@
  * Chromium needs none of it: the Blob of 512 slices takes 3.5 s there, and no memory.
  */
 
-import { CompactorError, FileSource } from '../lib/index.web.js';
+import { CompactorError } from '../lib/index.web.js';
+import { SavedFile, ofSaved } from '../lib/sources/file.js';
 import { readExactly } from '../lib/sources/read.js';
 import { differenceOf } from './compare-files.js';
 
@@ -87,7 +88,9 @@ export class StagedSink {
         `the browser took ${taken} of ${bytes.length} bytes at byte ${position}, most likely for want of room`,
       );
     }
-    if (this.#isProved) this.#readAgain(bytes, position);
+    if (!this.#isProved) return;
+    // The source's side anew, too: a read of it that went wrong once would otherwise be written and confirmed.
+    this.#readAgain(piece.kind === 'bytes' ? bytes : bytesOf(piece, sources), position);
   }
 
   async commit() {
@@ -95,7 +98,7 @@ export class StagedSink {
     access.flush();
     access.close();
     this.#access = null;
-    const file = await this.#handle?.getFile();
+    const file = await (this.#handle && ofSaved(this.#handle.getFile()));
     if (file?.size !== this.#size) throw new CompactorError('write-failed', `the new file has ${file?.size} bytes`);
     this.blob = file;
   }
@@ -108,12 +111,12 @@ export class StagedSink {
   }
 
   async readBack() {
-    return this.blob && new FileSource(this.blob);
+    return this.blob && new SavedFile(this.blob);
   }
 
   /**
    * Compares what was just written: the proof then need not read it once more.
-   * @param {Uint8Array} bytes
+   * @param {Uint8Array} bytes what it must be
    * @param {number} position
    */
   #readAgain(bytes, position) {

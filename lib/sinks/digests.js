@@ -10,6 +10,7 @@
  * Reading and digesting are the browser's own, beside this thread.
  */
 import { CompactorError } from '../errors.js';
+import { ofSaved } from '../sources/file.js';
 
 /** Bytes of which a digest is taken. */
 const RUN = 16 * 1024 * 1024;
@@ -49,7 +50,7 @@ export class RunDigests {
   async compare(saved, size, tell) {
     if (saved.size !== size) throw differs(Math.min(saved.size, size));
     /** @param {Run | undefined} run */
-    const read = (run) => run && heard(digestOf(saved.slice(run.start, run.end)));
+    const read = (run) => run && heard(ofSaved(digestOf(saved.slice(run.start, run.end))));
     let next = read(this.#runs[0]);
     let at = 0;
     for (const [index, { start, end, digest }] of this.#runs.entries()) {
@@ -82,7 +83,7 @@ export class RunDigests {
 async function requireZeros(saved, start, end, tell) {
   for (let from = start; from < end; from += RUN) {
     const to = Math.min(end, from + RUN);
-    const bytes = await saved.slice(from, to).arrayBuffer();
+    const bytes = await ofSaved(saved.slice(from, to).arrayBuffer());
     if (bytes.byteLength !== to - from || !isZero(bytes)) throw differs(from);
     await tell(to);
   }

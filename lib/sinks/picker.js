@@ -1,5 +1,5 @@
 import { CompactorError, asCompactorError } from '../errors.js';
-import { FileSource } from '../sources/file.js';
+import { SavedFile, ofSaved } from '../sources/file.js';
 import { RunDigests } from './digests.js';
 
 /** @import { Sink } from '../types.js' */
@@ -101,14 +101,14 @@ export class PickerSink {
   }
 
   async readBack() {
-    return new FileSource(await this.#handle.getFile());
+    return new SavedFile(await ofSaved(this.#handle.getFile()));
   }
 
   /** @param {(done: number) => Promise<void>} tell */
   async compare(tell) {
     // What was not to be proved cannot be.
     if (!this.#digests) throw new CompactorError('internal', 'a file was compared that was not to be verified');
-    await this.#digests.compare(await this.#handle.getFile(), this.#size, tell);
+    await this.#digests.compare(await ofSaved(this.#handle.getFile()), this.#size, tell);
   }
 
   async #writeRun() {
@@ -150,7 +150,7 @@ export class PickerSink {
  */
 async function causeOf(thrown, data) {
   const { name, message } = /** @type {DOMException} */ (thrown);
-  if (name !== 'NotReadableError') return thrown;
+  if (name !== 'NotReadableError' && name !== 'NotFoundError') return thrown;
   try {
     await data.arrayBuffer();
   } catch (again) {

@@ -1,3 +1,5 @@
+import { CompactorError, asCompactorError } from '../errors.js';
+
 /** @import { ImageSource } from '../types.js' */
 
 /**
@@ -50,4 +52,34 @@ export class BlobSource {
   read(offset, length) {
     return new Uint8Array(new FileReaderSync().readAsArrayBuffer(this.blob.slice(offset, offset + length)));
   }
+}
+
+/** What a browser has saved: that it cannot be read is a fault of the place that was written to, and not of a source. */
+export class SavedFile extends FileSource {
+  /** @override @param {number} offset @param {number} length */
+  read(offset, length) {
+    try {
+      return super.read(offset, length);
+    } catch (thrown) {
+      throw notReadBack(thrown);
+    }
+  }
+}
+
+/**
+ * Waits for something of a file that was saved.
+ *
+ * @template T
+ * @param {Promise<T>} reading
+ * @returns {Promise<T>}
+ */
+export const ofSaved = (reading) =>
+  reading.catch((thrown) => {
+    throw notReadBack(thrown);
+  });
+
+/** @param {unknown} thrown */
+function notReadBack(thrown) {
+  const { code, message } = asCompactorError(thrown, 'write-failed');
+  return new CompactorError(code, `what the browser saved could not be read back: ${message}`, { cause: thrown });
 }
