@@ -87,6 +87,36 @@ test('a cancel takes effect at once and leaves nothing behind; then it works aga
   assert.deepEqual(Object.keys(await listing(page)), ['large-compacted.vhd']);
 });
 
+test('when its worker dies it says so, nothing is left, and it works again', { skip: needs }, async (t) => {
+  const page = await suite.open(t, { script: ownFolder });
+  const file = await suite.file('dying.vhd', images.large(160 << 20));
+  await choose(page, [file]);
+  await waitFor(page, 'dying.vhd', 'Ready');
+  const card = cardOf(page, 'dying.vhd');
+  await card.getByRole('radio', { name: 'Yes' }).check();
+  await save(page, 'dying.vhd');
+  await waitFor(page, 'dying.vhd', 'Working');
+  await page.workers()[0]?.evaluate(() => {
+    setTimeout(() => {
+      throw new Error('the worker is gone');
+    });
+  });
+  await waitFor(page, 'dying.vhd', 'Stopped');
+  assert.match(await card.innerText(), /Your file has only been read; it is as it was/);
+  await page.waitForFunction(async () => {
+    const folder = await (await navigator.storage.getDirectory()).getDirectoryHandle('new-images', { create: true });
+    for await (const _ of folder.keys()) return false;
+    return true;
+  });
+  await page.reload();
+  await choose(page, [file]);
+  await waitFor(page, 'dying.vhd', 'Ready');
+  await cardOf(page, 'dying.vhd').getByRole('radio', { name: 'Yes' }).check();
+  await save(page, 'dying.vhd');
+  await waitFor(page, 'dying.vhd', 'Saved');
+  assert.deepEqual(Object.keys(await listing(page)), ['dying-compacted.vhd']);
+});
+
 test('a folder that the browser refuses is explained, and nothing is lost', { skip: needs }, async (t) => {
   const page = await suite.open(t, {
     script: () => {
