@@ -267,6 +267,21 @@ fn the_default_takes_smaller_blocks_where_they_save_something() {
 }
 
 #[test]
+fn what_nobody_knows_may_turn_out_zero_in_smaller_blocks() {
+    // All of what the volume holds is in use.
+    let chosen = |known: u64| {
+        let stored: Vec<(u64, Vec<u8>)> = (0..2).map(|n| (n, vec![7; 32 << 20])).collect();
+        let volumes = vec![(0..known, "NTFS", Scheme::Gpt, mapped(&[], known), "")];
+        let source = disk_of(&vhd::tests::dynamic(64 * MIB, 32 * MIB, &stored));
+        let analysis = Rc::new(Analysis::made_up(source, vec![0], volumes));
+        Plan::new(&analysis, Options::default()).unwrap().target.block_size.get()
+    };
+    assert_eq!([64, 62, 1].map(|mib| chosen(mib * MIB)), [32 * MIB, 2 * MIB, 2 * MIB]);
+    // A hundredth is not worth a larger table.
+    assert_eq!(chosen(64 * MIB - MIB / 2), 32 * MIB);
+}
+
+#[test]
 fn options_are_read_as_they_are_written() {
     fn size<'de, T: IntoDeserializer<'de, ValueError>>(value: T) -> Option<BlockSizeChoice> {
         BlockSizeChoice::deserialize(value.into_deserializer()).ok()
