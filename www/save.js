@@ -63,10 +63,11 @@ export async function createIn(folder, wanted, sources) {
   try {
     const name = await freeName(folder, wanted);
     const handle = await folder.getFileHandle(name, { create: true });
-    for (const source of sources) {
-      if (source.handle && (await handle.isSameEntry(source.handle))) {
-        throw new EngineError({ code: 'same-file', message: `${name} is a source`, site: null });
-      }
+    try {
+      await refuseSources(handle, sources);
+    } catch (error) {
+      await removeIfEmpty(folder, handle).catch(() => {});
+      throw error;
     }
     return {
       destination: { kind: 'folder', handle },
@@ -80,6 +81,28 @@ export async function createIn(folder, wanted, sources) {
     const { name, message } = /** @type {DOMException} */ (error);
     throw new EngineError({ code: CREATE_CODES[name] ?? 'write-failed', message, site: null });
   }
+}
+
+/**
+ * @param {FileSystemFileHandle} handle
+ * @param {Iterable<Picked>} sources
+ */
+async function refuseSources(handle, sources) {
+  for (const source of sources) {
+    if (source.handle && (await handle.isSameEntry(source.handle))) {
+      throw new EngineError({ code: 'same-file', message: `${handle.name} is a source`, site: null });
+    }
+  }
+}
+
+/**
+ * Removes a file that was made a moment ago; never one that holds anything.
+ * @param {FileSystemDirectoryHandle} folder
+ * @param {FileSystemFileHandle} handle
+ */
+async function removeIfEmpty(folder, handle) {
+  const { size } = await handle.getFile();
+  if (size === 0) await folder.removeEntry(handle.name);
 }
 
 /**

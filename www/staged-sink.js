@@ -104,10 +104,14 @@ export class StagedSink {
   }
 
   async abort() {
-    this.#access?.close();
+    const access = this.#access;
     this.#access = null;
     this.blob = null;
-    await (await stage()).removeEntry(this.stagedName).catch(() => {});
+    try {
+      access?.close();
+    } finally {
+      await (await stage()).removeEntry(this.stagedName).catch(() => {});
+    }
   }
 
   async readBack() {

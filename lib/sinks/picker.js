@@ -90,12 +90,15 @@ export class PickerSink {
     this.#parts = [];
     this.#length = 0;
     this.#digests?.stop();
-    await this.#writable?.abort();
-    this.#writable = null;
-    // A picked file that was not there before is there now, and empty.
-    if (this.#committed || (await this.#isEmpty())) {
-      const removable = /** @type {{ remove?: () => Promise<void> }} */ (/** @type {unknown} */ (this.#handle));
-      await removable.remove?.();
+    try {
+      await this.#writable?.abort();
+    } finally {
+      this.#writable = null;
+      // A picked file that was not there before is there now, and empty.
+      if (this.#committed || (await this.#isEmpty())) {
+        const removable = /** @type {{ remove?: () => Promise<void> }} */ (/** @type {unknown} */ (this.#handle));
+        await removable.remove?.();
+      }
     }
     this.#committed = false;
   }

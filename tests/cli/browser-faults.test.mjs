@@ -20,7 +20,7 @@ import { writeDynamicVhd } from '../support/vhd.mjs';
 
 /**
  * A way of saving: its sink, what has the final name (null where nothing has), and what else is there.
- * @typedef {{ sink: Sink, result: () => Uint8Array | null, remains: () => string[] }} Place
+ * @typedef {{ sink: Sink, handle?: PickedFile, result: () => Uint8Array | null, remains: () => string[] }} Place
  */
 
 const path = scratchFolder({ inMemory: true });
@@ -45,6 +45,7 @@ const places = {
     const handle = new PickedFile('out.vhd');
     return {
       sink: new PickerSink(/** @type {any} */ (handle)),
+      handle,
       result: () => (handle.file?.bytes.length ? handle.file.bytes : null),
       remains: () => (handle.open > 0 ? ['a stream that is still open'] : []),
     };
@@ -212,6 +213,35 @@ for (const [way, place] of Object.entries(places)) {
     t.diagnostic(`${tried} faults in ${calls.length} calls`);
     assert.ok(tried > 10);
     assert.equal(await attempt(place(), plainly), null, 'a run after all of them');
+    ownFiles.clear();
+  });
+}
+
+/** What is cleared away after a fault may fail, too: then the first fault is told, and whatever can go is gone. */
+for (const [way, first, cleanup, left] of /** @type {const} */ ([
+  ['folder', 'close', 'abort', []],
+  ['folder', 'write', 'abort', []],
+  ['folder', 'write', 'remove', ['an empty file']],
+  ['browser’s storage', 'write', 'close', []],
+  ['browser’s storage', 'write', 'removeEntry', ['staged']],
+])) {
+  test(`${way}: ${first} fails, and then ${cleanup} does`, async () => {
+    let hasFailed = false;
+    const now = /** @type {() => Place} */ (places[way])();
+    const failed = await attempt(now, (call) => {
+      if (call.of === 'output' && call.name === first && !hasFailed) {
+        hasFailed = true;
+        throw new DOMException('the first', 'QuotaExceededError');
+      }
+      if (hasFailed && call.name === cleanup) throw new DOMException('the second', 'InvalidStateError');
+      return plainly(call);
+    });
+    assert.deepEqual([failed?.code, failed?.message], ['out-of-space', 'the first']);
+    const isEmpty = way === 'folder' && now.handle?.file;
+    const remains = isEmpty ? ['an empty file'] : [...ownFiles.keys()];
+    assert.deepEqual(remains, left);
+    ownFiles.clear();
+    assert.equal(await attempt(/** @type {() => Place} */ (places[way])(), plainly), null, 'a second run');
     ownFiles.clear();
   });
 }
