@@ -145,8 +145,9 @@ export class PickerSink {
 }
 
 /**
- * What a failed write really was. A place that ran full while a Blob was copied to it is told by Chromium, now and
- * then, as a Blob that could not be read: whether that is so is seen by reading it.
+ * What a failed write really was. A source that cannot be read and a folder that is gone have the same names; and a place
+ * that ran full while a Blob was copied to it is told by Chromium, now and then, as a Blob that could not be read. Which it
+ * is, is seen by reading the Blob.
  *
  * @param {unknown} thrown
  * @param {Blob} data what was to be written
@@ -159,6 +160,7 @@ async function causeOf(thrown, data) {
   } catch (again) {
     return asCompactorError(again, 'read-failed');
   }
+  if (name === 'NotFoundError') return thrown;
   return new CompactorError(
     'out-of-space',
     `the browser stopped writing, most likely for want of room, since what it was to write can be read: ${message}`,

@@ -12,11 +12,12 @@ import { BytesSource, CompactorError, MemorySink, PathSink, compact, verify } fr
 import { asCompactorError } from '../../lib/errors.js';
 import { inRoot } from '../../scripts/lib/paths.mjs';
 import { command } from '../support/command.mjs';
+import { asItIs, failureOf, tryEachFault, writeSmallImage } from '../support/each-fault.mjs';
 import { intercept, systemError } from '../support/faults.mjs';
 import { scratchFolder } from '../support/scratch.mjs';
-import { writeDynamicVhd } from '../support/vhd.mjs';
 
 /** @import { Call } from '../support/faults.mjs' */
+/** @typedef {import('../support/each-fault.mjs').Fault<Call>} Fault */
 
 const path = scratchFolder({ inMemory: true });
 const KiB = 1024;
@@ -26,10 +27,7 @@ let source = Buffer.alloc(0);
 let whole = Buffer.alloc(0);
 
 before(async () => {
-  const blockSize = 512 * KiB;
-  const data = Buffer.alloc(300 * KiB, 7);
-  const blocks = { 0: Buffer.from('data'), 1: Buffer.alloc(0), 2: data, 5: Buffer.of(1, 2, 3), 6: Buffer.alloc(0) };
-  writeDynamicVhd(image, { size: 4096 * KiB, blockSize, blocks });
+  writeSmallImage(image);
   source = fs.readFileSync(image);
   await (
     await compact(image, output)
@@ -37,9 +35,6 @@ before(async () => {
   whole = fs.readFileSync(output);
   fs.rmSync(output);
 });
-
-/** What is done to a call, and how the compaction must end: well, or with one of these codes. */
-/** @typedef {{ what: string, act: (call: Call) => any, ends: string | string[] }} Fault */
 
 /** @returns {Fault} */
 const fails = (/** @type {string} */ code, /** @type {Fault['ends']} */ ends) => ({
@@ -160,17 +155,7 @@ function corrupted(/** @type {Call} */ { name, args: [fd, bytes, from, length, p
 /** Runs a compaction in which `act` does what calls do; null where it ended well, or how it failed. */
 async function attempt(/** @type {(call: Call) => any} */ act, /** @type {boolean} */ force) {
   const restore = intercept(path(), act);
-  try {
-    await (
-      await compact(image, new PathSink(output, { force }))
-    ).result;
-    return null;
-  } catch (thrown) {
-    if (!(thrown instanceof CompactorError)) throw thrown;
-    return thrown;
-  } finally {
-    restore();
-  }
+  return failureOf(async () => (await compact(image, new PathSink(output, { force }))).result).finally(restore);
 }
 
 /** The calls of a run in which nothing goes wrong. */
@@ -179,7 +164,7 @@ async function callsOf(/** @type {boolean} */ force) {
   const calls = [];
   const failed = await attempt((call) => {
     calls.push({ ...call, path: call.path });
-    return call.real(...call.args);
+    return asItIs(call);
   }, force);
   assert.equal(failed, null);
   return calls;
@@ -221,26 +206,14 @@ for (const force of [false, true]) {
     const reset = () => (old ? fs.writeFileSync(output, old) : fs.rmSync(output, { force: true }));
     reset();
     const calls = await callsOf(force);
-    let tried = 0;
-    for (const { number, name } of calls) {
-      for (let kind = 0; ; kind += 1) {
-        reset();
-        /** @type {Fault | undefined} */
-        let fault;
-        const failed = await attempt((call) => {
-          if (call.number !== number) return call.real(...call.args);
-          fault = faultsOf(call)[kind];
-          return fault ? fault.act(call) : call.real(...call.args);
-        }, force);
-        if (!fault) break;
-        tried += 1;
-        const what = `call ${number}, ${name} ${fault.what}`;
-        const ended = failed ? `${failed.code}: ${failed.message}` : 'well';
-        assert.ok(fault.ends.includes(failed?.code ?? 'well'), `${what}; expected ${fault.ends}, ended ${ended}`);
-        if (name !== 'unlink') assert.deepEqual(leftovers(), [], `${what}: something is left`);
-        await judge(what, failed, old, kind === 0);
-      }
-    }
+    const run = (/** @type {(call: Call) => any} */ act) => {
+      reset();
+      return attempt(act, force);
+    };
+    const tried = await tryEachFault(calls, faultsOf, run, async ({ call, kind, what, failed }) => {
+      if (call.name !== 'unlink') assert.deepEqual(leftovers(), [], `${what}: something is left`);
+      await judge(what, failed, old, kind === 0);
+    });
     t.diagnostic(`${tried} faults in ${calls.length} calls`);
     assert.ok(tried > 100);
   });

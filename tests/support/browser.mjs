@@ -9,13 +9,13 @@
  * @property {number} number from 0
  * @property {string} name
  * @property {'source' | 'output'} of
- * @property {Uint8Array | undefined} bytes that are written
+ * @property {[bytes?: Uint8Array]} args what is written
  * @property {(bytes?: Uint8Array) => any} real
  * @typedef {{ of: 'source' | 'output', bytes: Uint8Array }} Stored
  */
 
 /** @type {(call: Call) => any} */
-let act = (call) => call.real(call.bytes);
+let act = (call) => call.real(...call.args);
 let number = 0;
 
 /** From now on `next` does what calls do, until the returned function is called. @param {(call: Call) => any} next */
@@ -27,9 +27,10 @@ export function intercept(next) {
   };
 }
 
-/** @param {string} name @param {Call['of']} of @param {Call['real']} real @param {Uint8Array} [bytes] */
-function perform(name, of, real, bytes) {
-  const call = { number, name, of, bytes, real };
+/** @param {string} name @param {Call['of']} of @param {Call['real']} real @param {Call['args']} args */
+function perform(name, of, real, ...args) {
+  /** @type {Call} */
+  const call = { number, name, of, args, real };
   number += 1;
   return act(call);
 }
@@ -123,8 +124,9 @@ export const chosen = (bytes, name) =>
 /** A file of a picked folder: what is written shows when the stream is closed. */
 export class PickedFile {
   kind = 'file';
-  /** Streams that are open. */
+  /** Streams that are open, and whether one was ever asked for. */
   open = 0;
+  isBegun = false;
   /** None where the file was removed. The page makes it, empty, before anything is written. @type {Stored | null} */
   file = { of: 'output', bytes: new Uint8Array() };
 
@@ -140,6 +142,7 @@ export class PickedFile {
   }
 
   async createWritable() {
+    this.isBegun = true;
     return perform('createWritable', 'output', () => {
       this.open += 1;
       let aside = Buffer.alloc(0);
