@@ -8,6 +8,7 @@ import { BytesSource, MemorySink, PathSink, PathSource } from '../../lib/index.n
 import { DownloadSink } from '../../lib/sinks/download.js';
 import { PickerSink } from '../../lib/sinks/picker.js';
 import { StagedSink } from '../../www/staged-sink.js';
+import { PickedFile, chosen, install, intercept, ownFiles } from '../support/browser.mjs';
 import { scratchFolder } from '../support/scratch.mjs';
 import { contents, sinkSuite } from '../support/sink-suite.mjs';
 
@@ -17,6 +18,7 @@ const inMemory = () => contents.map((bytes, i) => new BytesSource(`${i}`, bytes)
 const asBlobs = () =>
   contents.map((bytes, i) => ({ ...new BytesSource(`${i}`, bytes), blob: new Blob([bytes]), read: () => bytes }));
 
+install();
 before(() => contents.forEach((bytes, i) => fs.writeFileSync(path(`source-${i}`), bytes)));
 
 sinkSuite('memory', () => {
@@ -110,12 +112,12 @@ sinkSuite('download', () => {
 });
 
 sinkSuite('picker', () => {
-  const handle = new FileHandle('out.vhd');
+  const handle = new PickedFile('out.vhd');
   return {
     sink: new PickerSink(/** @type {any} */ (handle)),
     sources: asBlobs(),
     // The page makes the file, empty, before the sink is begun.
-    result: async () => (handle.isWritten ? handle.bytes : null),
+    result: async () => (handle.isWritten ? (handle.file?.bytes ?? null) : null),
     remains: () => (handle.open > 0 ? ['a stream that is still open'] : []),
   };
 });
@@ -130,83 +132,10 @@ sinkSuite('staged', () => {
   };
 });
 
-/** The browser's own storage, with a sink that writes to it; `room` bytes of each file are kept. */
-function stagedPlace({ room = Infinity } = {}) {
-  /** @type {Map<string, Buffer>} */
-  const files = new Map();
-  const get = (/** @type {string} */ name) => /** @type {Buffer} */ (files.get(name));
-  const handleOf = (/** @type {string} */ name) => ({
-    getFile: async () => new File([Uint8Array.from(get(name))], name),
-    createSyncAccessHandle: async () => ({
-      truncate: (/** @type {number} */ length) => files.set(name, Buffer.alloc(length)),
-      write(/** @type {Uint8Array} */ bytes, { at = 0 }) {
-        const taken = Math.max(0, Math.min(bytes.length, room - at));
-        get(name).set(bytes.subarray(0, taken), at);
-        return taken;
-      },
-      read: (/** @type {Uint8Array} */ bytes, { at = 0 }) => get(name).copy(bytes, 0, at),
-      flush() {},
-      close() {},
-    }),
-  });
-  const folder = {
-    getFileHandle: async (/** @type {string} */ name) => handleOf(name),
-    removeEntry: async (/** @type {string} */ name) => void files.delete(name),
-  };
-  const storage = {
-    estimate: async () => ({ quota: 1e9, usage: 0 }),
-    getDirectory: async () => ({ getDirectoryHandle: async () => folder }),
-  };
-  Object.defineProperty(globalThis, 'navigator', { value: { storage }, configurable: true });
-  return { sink: new StagedSink('out.vhd', 'staged-name'), names: () => [...files.keys()] };
-}
-
-/** A file of a picked folder: what is written shows when the stream is closed. */
-class FileHandle {
-  kind = 'file';
-  open = 0;
-  writes = 0;
-  isWritten = false;
-  /** @type {Uint8Array | null} */
-  bytes = new Uint8Array();
-
-  constructor(/** @type {string} */ name) {
-    this.name = name;
-  }
-
-  async getFile() {
-    if (!this.bytes) throw new DOMException('it was removed', 'NotFoundError');
-    return new File([Uint8Array.from(this.bytes)], this.name);
-  }
-
-  async createWritable() {
-    let aside = Buffer.alloc(0);
-    this.open += 1;
-    const end = () => {
-      this.open -= 1;
-    };
-    return {
-      write: async (/** @type {{ position: number, data: Blob | Uint8Array<ArrayBuffer> }} */ { position, data }) => {
-        this.writes += 1;
-        const bytes = new Uint8Array(await new Blob([data]).arrayBuffer());
-        if (aside.length < position) aside = Buffer.concat([aside], position);
-        aside = Buffer.concat([aside.subarray(0, position), bytes, aside.subarray(position + bytes.length)]);
-      },
-      truncate: async (/** @type {number} */ length) => {
-        aside = Buffer.concat([aside], length);
-      },
-      close: async () => {
-        this.bytes = Uint8Array.from(aside);
-        this.isWritten = true;
-        end();
-      },
-      abort: async () => end(),
-    };
-  }
-
-  async remove() {
-    this.bytes = null;
-  }
+/** The browser's own storage, empty, with a sink that writes to it. */
+function stagedPlace() {
+  ownFiles.clear();
+  return { sink: new StagedSink('out.vhd', 'staged-name'), names: () => [...ownFiles.keys()] };
 }
 
 /** A picked file of two pieces and a gap, saved; and what is read of the saved file. */
@@ -214,7 +143,7 @@ async function pickedAndSaved() {
   const bytes = Uint8Array.from({ length: 40 * MiB + 3 }, (_, i) => (i % 251) + 1);
   const counts = { saved: 0, reads: 0 };
   const source = /** @type {any} */ ({ ...new BytesSource('in', bytes), blob: new Blob([bytes]) });
-  const handle = new FileHandle('out.vhd');
+  const handle = new PickedFile('out.vhd');
   const sink = new PickerSink(/** @type {any} */ (handle));
   const gap = 3583;
   await sink.begin(2 * bytes.length + gap, [source], { verify: true });
@@ -266,7 +195,7 @@ test('picker: what was saved is read back once, in few reads, and is the same', 
 
 test('picker: one byte that was saved otherwise is found, wherever it is', async () => {
   const { handle, compare, size, length } = await pickedAndSaved();
-  const saved = /** @type {Uint8Array} */ (handle.bytes);
+  const saved = /** @type {Uint8Array} */ (handle.file?.bytes);
   for (const at of [0, 16 * MiB - 1, 16 * MiB, length - 1, length, length + 3582, length + 3583, size - 1]) {
     saved[at] ^= 1;
     await assert.rejects(compare(), (error) => {
@@ -280,15 +209,15 @@ test('picker: one byte that was saved otherwise is found, wherever it is', async
 
 test('picker: a saved file that ends early, or late, is found', async () => {
   const { handle, compare, size } = await pickedAndSaved();
-  const saved = handle.bytes ?? new Uint8Array();
-  handle.bytes = saved.subarray(0, size - 1);
+  const saved = handle.file?.bytes ?? new Uint8Array();
+  handle.file = { of: 'output', bytes: saved.subarray(0, size - 1) };
   await assert.rejects(compare(), { code: 'differs' });
-  handle.bytes = Buffer.concat([saved, Buffer.alloc(1)]);
+  handle.file = { of: 'output', bytes: Buffer.concat([saved, Buffer.alloc(1)]) };
   await assert.rejects(compare(), { code: 'differs', site: { structure: 'new image', space: 'file', offset: size } });
 });
 
 test('picker: what was not to be verified is not called the same', async () => {
-  const sink = new PickerSink(/** @type {any} */ (new FileHandle('out.vhd')));
+  const sink = new PickerSink(/** @type {any} */ (new PickedFile('out.vhd')));
   await sink.begin(0, [], { verify: false });
   await sink.commit();
   await assert.rejects(
@@ -299,7 +228,7 @@ test('picker: what was not to be verified is not called the same', async () => {
 
 /** What comes of a run that the browser does not write. @param {DOMException} refusal @param {Blob} blob */
 async function refusedRun(refusal, blob) {
-  const handle = new FileHandle('out.vhd');
+  const handle = new PickedFile('out.vhd');
   const stream = { ...(await handle.createWritable()), write: () => Promise.reject(refusal) };
   handle.createWritable = async () => stream;
   const sink = new PickerSink(/** @type {any} */ (handle));
@@ -310,16 +239,6 @@ async function refusedRun(refusal, blob) {
     () => assert.fail('it was written'),
     (thrown) => thrown,
   );
-}
-
-/** A file that is gone: its slices give nothing. */
-function unreadable() {
-  const file = `${path('gone')}`;
-  fs.writeFileSync(file, 'was here');
-  return fs.openAsBlob(file).then((blob) => {
-    fs.rmSync(file);
-    return blob;
-  });
 }
 
 const cannotBeRead = 'The requested file could not be read';
@@ -334,7 +253,14 @@ test('picker: a write that is refused as if the source could not be read, though
 
 test('picker: a source that cannot be read is the source’s fault', async () => {
   const refusal = new DOMException(cannotBeRead, 'NotReadableError');
-  assert.equal((await refusedRun(refusal, await unreadable())).code, 'source-changed');
+  const restore = intercept((call) => {
+    if (call.name === 'read') throw new DOMException('it is gone', 'NotFoundError');
+    return call.real(...call.args);
+  });
+  assert.equal(
+    (await refusedRun(refusal, chosen(Uint8Array.of(1, 2), 'gone')).finally(restore)).code,
+    'source-changed',
+  );
 });
 
 test('picker: any other refusal is passed on as it is', async () => {
@@ -344,7 +270,7 @@ test('picker: any other refusal is passed on as it is', async () => {
 
 test('picker: a file that the browser will not put in its place was not cancelled by anybody', async () => {
   const refusal = new DOMException('Blocked by Safe Browsing.', 'AbortError');
-  const handle = new FileHandle('out.vhd');
+  const handle = new PickedFile('out.vhd');
   const stream = { ...(await handle.createWritable()), close: () => Promise.reject(refusal) };
   handle.createWritable = async () => stream;
   const sink = new PickerSink(/** @type {any} */ (handle));
@@ -353,9 +279,10 @@ test('picker: a file that the browser will not put in its place was not cancelle
 });
 
 test('staged: storage that takes a part of what it is given is full, and nothing is left', async () => {
-  const { sink, names } = stagedPlace({ room: 10 });
+  const { sink, names } = stagedPlace();
   await sink.begin(16, []);
-  const write = sink.write({ kind: 'bytes', bytes: new Uint8Array(16) }, 0, []);
+  const restore = intercept(({ args: [bytes], real }) => real(bytes?.subarray(0, 10)));
+  const write = sink.write({ kind: 'bytes', bytes: new Uint8Array(16) }, 0, []).finally(restore);
   await assert.rejects(write, (thrown) => {
     const { code, message } = /** @type {{ code: string, message: string }} */ (thrown);
     return code === 'out-of-space' && message.includes('10 of 16 bytes');

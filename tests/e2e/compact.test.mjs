@@ -2,13 +2,13 @@
 import assert from 'node:assert/strict';
 import { readFileSync, statSync } from 'node:fs';
 import { test } from 'node:test';
+import { unless } from '../support/tools.mjs';
 import * as images from './support/images.mjs';
 import { cardOf, choose, download, drop, pageSuite, waitFor } from './support/page.mjs';
-import { chromium, diskBytes, missing, qemuImg, sameDisk, which } from './support/programs.mjs';
+import { chromium, diskBytes, missing, qemuImg, sameDisk } from './support/programs.mjs';
 
 const suite = pageSuite();
 const needs = missing({ Chromium: chromium });
-const needsMkfs = missing({ Chromium: chromium, 'mkfs.ext4': which('mkfs.ext4'), sfdisk: which('sfdisk') });
 
 test('the sample: estimate, download, proof; only deleted data is gone', { skip: needs }, async (t) => {
   const page = await suite.open(t);
@@ -166,7 +166,7 @@ test('several images wait in line and are all done', { skip: needs }, async (t) 
 
 test(
   'what could cost a person their files is said again when the new image is made',
-  { skip: needsMkfs },
+  { skip: needs || unless('mkfs.ext4', 'sfdisk') },
   async (t) => {
     const page = await suite.open(t);
     await choose(page, [await suite.file('lost.vhd', images.underPartitionTable())]);

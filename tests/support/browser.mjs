@@ -43,10 +43,11 @@ class MemoryBlob {
   /** @type {Part[]} */
   parts;
 
-  /** @param {(MemoryBlob | Uint8Array | ArrayBuffer)[]} [parts] */
+  /** @param {(MemoryBlob | Uint8Array | ArrayBuffer | string)[]} [parts] */
   constructor(parts = []) {
     this.parts = parts.flatMap((part) => {
       if (part instanceof MemoryBlob) return part.parts;
+      if (typeof part === 'string') return [Uint8Array.from(Buffer.from(part))];
       return [Uint8Array.from(part instanceof Uint8Array ? part : new Uint8Array(part))];
     });
   }
@@ -127,6 +128,9 @@ export class PickedFile {
   /** Streams that are open, and whether one was ever asked for. */
   open = 0;
   isBegun = false;
+  /** How often it was written to, and whether what was written has come to be seen. */
+  writes = 0;
+  isWritten = false;
   /** None where the file was removed. The page makes it, empty, before anything is written. @type {Stored | null} */
   file = { of: 'output', bytes: new Uint8Array() };
 
@@ -153,6 +157,7 @@ export class PickedFile {
       };
       return {
         write: async (/** @type {{ position: number, data: MemoryBlob }} */ { position, data }) => {
+          this.writes += 1;
           const bytes = data.read();
           perform('write', 'output', (given = bytes) => (aside = put(aside, given, position)), bytes);
         },
@@ -163,6 +168,7 @@ export class PickedFile {
         close: async () =>
           perform('close', 'output', () => {
             this.file = { of: 'output', bytes: Uint8Array.from(aside) };
+            this.isWritten = true;
             end();
           }),
         abort: async () => perform('abort', 'output', end),
@@ -173,6 +179,7 @@ export class PickedFile {
   async remove() {
     perform('remove', 'output', () => {
       this.file = null;
+      this.isWritten = false;
     });
   }
 }

@@ -39,12 +39,17 @@ impl Checksum {
 
     /// Whether a block begins with the digest of what follows its field.
     pub(super) fn seals(self, block: &[u8]) -> bool {
-        block.split_at_checked(FIELD).is_some_and(|(field, rest)| match self {
-            Self::Crc32c => field.starts_with(&crc32c(rest).to_le_bytes()),
-            Self::XxHash64 => field.starts_with(&XxHash64::oneshot(0, rest).to_le_bytes()),
-            Self::Sha256 => field == Sha256::digest(rest).as_slice(),
-            Self::Blake2b => field == Blake2b::<U32>::digest(rest).as_slice(),
-        })
+        block.split_at_checked(FIELD).is_some_and(|(field, rest)| field.starts_with(&self.digest(rest)))
+    }
+
+    /// As it stands at the beginning of the field.
+    pub(super) fn digest(self, bytes: &[u8]) -> Vec<u8> {
+        match self {
+            Self::Crc32c => crc32c(bytes).to_le_bytes().to_vec(),
+            Self::XxHash64 => XxHash64::oneshot(0, bytes).to_le_bytes().to_vec(),
+            Self::Sha256 => Sha256::digest(bytes).to_vec(),
+            Self::Blake2b => Blake2b::<U32>::digest(bytes).to_vec(),
+        }
     }
 }
 

@@ -12,13 +12,8 @@
 
 use std::ops::Range;
 
-use blake2::Blake2b;
-use blake2::digest::consts::U32;
-use sha2::{Digest, Sha256};
-use twox_hash::XxHash64;
-
+use super::checksum::Checksum;
 use super::probe;
-use crate::checksum::crc32c;
 use crate::fs::{Context, Decline, Detected, FreeMap};
 
 pub(super) const NODE: usize = 4096;
@@ -359,14 +354,14 @@ impl Sample {
         self.bytes.copy_within(first..first + METADATA_LEN as usize, second);
     }
 
+    /// As the superblock says; where it says nonsense, that is all the same.
+    fn checksum(&self) -> Checksum {
+        Checksum::of(self.bytes[SUPERBLOCK + 0xC4].into()).unwrap_or(Checksum::Crc32c)
+    }
+
     pub(super) fn seal_one(&mut self, at: usize) {
         let bytes = &self.bytes[at + 32..at + NODE];
-        let mut field = match self.bytes[SUPERBLOCK + 0xC4] {
-            1 => XxHash64::oneshot(0, bytes).to_le_bytes().to_vec(),
-            2 => Sha256::digest(bytes).to_vec(),
-            3 => Blake2b::<U32>::digest(bytes).to_vec(),
-            _ => crc32c(bytes).to_le_bytes().to_vec(),
-        };
+        let mut field = self.checksum().digest(bytes);
         field.resize(32, 0);
         self.put(at, &field);
     }

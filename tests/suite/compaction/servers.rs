@@ -101,9 +101,9 @@ impl Place {
         }
         let mounted = self.mount(disk, "", dir)?;
         let room = (self.range.end - self.range.start) / 3;
-        // The folder of the files: in Btrfs a subvolume, of which a snapshot is taken.
-        let folder = mounted.folder().join(if self.kind == Kind::Btrfs { "root" } else { "" });
+        let mut folder = mounted.folder().to_owned();
         if self.kind == Kind::Btrfs {
+            folder.push("root");
             run("btrfs", &["-q", "subvolume", "create", text(&folder)]);
         }
         let write = |random: &mut Random, name: String, len: u64| {
@@ -136,8 +136,8 @@ impl Place {
         Some(digests(mounted.folder()))
     }
 
-    /// Zeros what is free: in ext4 and Btrfs as the kernel trims it, in XFS by the list of `xfs_db`, as the kernel's trimming
-    /// leaves much of what was free for a moment only.
+    /// Zeros what is free: in ext4 and Btrfs as the kernel trims it, in XFS by the list of `xfs_db`, as the kernel's
+    /// trimming leaves much of what was free for a moment only.
     fn zero_free(&self, disk: &Path, dir: &Path) -> Option<()> {
         match self.kind {
             Kind::Fat => {}

@@ -88,6 +88,18 @@ fn nobody_needs_what_is_free_of_a_volume_grown_old() {
 }
 
 #[test]
+fn the_copy_of_the_superblock_at_256_gib_is_kept() {
+    if !have(&TOOLS) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("volume");
+    mkfs(&path, 300 << 30, &[], None);
+    assert_eq!(read_at(&path, (256 << 30) + 64, 8), b"_BHRfS_M");
+    equals_dump_tree(&path, "300 GiB");
+}
+
+#[test]
 fn block_groups_may_have_a_tree_of_their_own() {
     if !have(&TOOLS) {
         return;
